@@ -1,0 +1,3 @@
+module github.com/dispatch-ledger/dispatch-ledger
+
+go 1.26
