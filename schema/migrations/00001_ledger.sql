@@ -38,28 +38,25 @@ END $$;
 CREATE TABLE events (
     position       bigint      NOT NULL,   -- 1, 2, 3, … in the order of commits, without gaps
     id             uuid        NOT NULL,   -- the producer's; a repeat is recognised by it
-    type           text        NOT NULL,
-    stream         text        NOT NULL,   -- what the event is about: target-…, profile-…, delivery-…
+    type           text COLLATE "C"        NOT NULL,
+    stream         text COLLATE "C"        NOT NULL,   -- what the event is about: target-…, profile-…, delivery-…
     version        bigint      NOT NULL,   -- 1, 2, 3, … within the stream
     subject        uuid,                   -- the person concerned, by pseudonym
-    channel        text,                   -- what projections key on is a column, not JSON:
-    purpose        text,                   --   reading keys out of json costs a third of a projection's speed
-    state          text,
-    target         text,
+    channel        text COLLATE "C",                   -- what projections key on is a column, not JSON:
+    purpose        text COLLATE "C",                   --   reading keys out of json costs a third of a projection's speed
+    state          text COLLATE "C",
+    target         text COLLATE "C",
     delivery_id    uuid,
     occurred_at    timestamptz,            -- the producer's clock; null when the producer gave none
     recorded_at    timestamptz NOT NULL,   -- ours, taken under the lock; never decreases
-    actor          text        NOT NULL,   -- who: a token's name, or a part of the service
-    source         text        NOT NULL,   -- from where: the CloudEvents source, or /planner and its like
+    actor          text COLLATE "C"        NOT NULL,   -- who: a token's name, or a part of the service
+    source         text COLLATE "C"        NOT NULL,   -- from where: the CloudEvents source, or /planner and its like
     correlation_id uuid,                   -- the event that started it all
     causation_id   uuid,                   -- the event that caused this one
     data           json        NOT NULL,   -- exactly the bytes that were hashed; jsonb would rewrite them
     sealed         bytea,                  -- personal data, encrypted under the subject's key
     leaf           bytea       NOT NULL,   -- this event's leaf in the Merkle tree, SHA-256
-    CONSTRAINT events_pkey PRIMARY KEY (position),
-    CONSTRAINT events_position_positive CHECK (position > 0),
-    CONSTRAINT events_version_positive CHECK (version > 0),
-    CONSTRAINT events_leaf_is_sha256 CHECK (octet_length(leaf) = 32)
+    CONSTRAINT events_pkey PRIMARY KEY (position)
 ) PARTITION BY RANGE (position);
 
 COMMENT ON TABLE events IS 'The ledger. Written only by append(); position order is commit order.';
@@ -87,35 +84,30 @@ END $$;
 CREATE TRIGGER events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON events
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
--- ensure_partition makes the partition that holds a position, unless it exists. Attaching a table that was made
--- beside the parent takes a lock that neither readers nor appends wait for.
+-- ensure_partitions makes the partitions that hold a range of positions, where they are missing. Attaching a table
+-- that was made beside the parent takes a lock that neither readers nor appends wait for.
 -- +goose StatementBegin
-CREATE FUNCTION ensure_partition(at_position bigint) RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$
+CREATE FUNCTION ensure_partitions(from_position bigint, to_position bigint) RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
-    size  bigint := (SELECT partition_size FROM ledger_settings);
-    first bigint := (at_position - 1) / size * size + 1;
-    part  text   := format('events_%s', first);
-    ready boolean;
+    size  bigint := (SELECT s.partition_size FROM ledger_settings s);
+    first bigint := (from_position - 1) / size * size + 1;
+    part  text;
 BEGIN
-    SELECT c.relispartition INTO ready FROM pg_class c
-        WHERE c.relname = part AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'events'::regclass);
-    IF ready THEN
-        RETURN;
-    END IF;
-    PERFORM pg_advisory_xact_lock(hashtextextended(current_schema() || '.ensure_partition', 0));
-    IF to_regclass(format('%I.%I', current_schema(), part)) IS NOT NULL THEN
-        RETURN;
-    END IF;
-    EXECUTE format('CREATE TABLE %I (LIKE events INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING COMMENTS)', part);
-    EXECUTE format('ALTER TABLE %I ADD CONSTRAINT %I CHECK (position >= %s AND position < %s)',
-                   part, part || '_range', first, first + size);
-    -- Uniqueness over the whole ledger is append()'s doing, under the lock; these are the second line of defence,
-    -- and what it looks repeats and versions up in.
-    EXECUTE format('CREATE UNIQUE INDEX %I ON %I (id)', part || '_id', part);
-    EXECUTE format('CREATE UNIQUE INDEX %I ON %I (stream, version)', part || '_stream_version', part);
-    EXECUTE format('CREATE TRIGGER %I BEFORE UPDATE OR DELETE OR TRUNCATE ON %I FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()',
-                   part || '_append_only', part);
-    EXECUTE format('ALTER TABLE events ATTACH PARTITION %I FOR VALUES FROM (%s) TO (%s)', part, first, first + size);
+    WHILE first <= to_position LOOP
+        part := format('events_%s', first);
+        IF to_regclass(part) IS NULL THEN
+            EXECUTE format('CREATE TABLE %I (LIKE events INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING COMMENTS)', part);
+            EXECUTE format('ALTER TABLE %I ADD CONSTRAINT bounds CHECK (position >= %s AND position < %s)', part, first, first + size);
+            -- Uniqueness over the whole ledger is append()'s doing, under the lock; these are the second line of
+            -- defence, and what it looks repeats and versions up in.
+            EXECUTE format('CREATE UNIQUE INDEX %I ON %I (id)', part || '_id', part);
+            EXECUTE format('CREATE UNIQUE INDEX %I ON %I (stream, version)', part || '_stream_version', part);
+            EXECUTE format('CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON %I FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()', part);
+            EXECUTE format('ALTER TABLE events ATTACH PARTITION %I FOR VALUES FROM (%s) TO (%s)', part, first, first + size);
+            EXECUTE format('ALTER TABLE %I DROP CONSTRAINT bounds', part); -- it spared the attaching a scan; the partition's own bound says the same
+        END IF;
+        first := first + size;
+    END LOOP;
 END $$;
 -- +goose StatementEnd
 
@@ -123,19 +115,22 @@ CREATE INDEX events_subject ON events (subject, position) WHERE subject IS NOT N
 
 -- append is the only way into the ledger: one round trip that locks, checks, numbers and inserts a batch.
 --
--- Items that share a group (one caller's request) are appended together or not at all; a group that fails does
--- not fail the strangers it travels with. The arrays are parallel, one element an item, in order. Within one call
--- no id may repeat, and a stream with an expected version may be written by one group only: the caller
--- (schema.Ledger) sees to both.
+-- The arrays are parallel, one element an item, in order. ranks is an item's place among those of its stream in
+-- this call, from 0. No id may repeat within one call, and a stream for which a version is expected may occur once:
+-- the caller (schema.Ledger) sees to both.
 --
--- outcome: 0 appended · 1 a repeat of what stands at the position returned · 2 the id stands there with other
--- content · 3 the stream is at the version returned, not at the expected one · 4 refused with its group.
+-- All or nothing: when every item is fresh, all are appended and one row comes back for each, outcome 0. When one
+-- is not, nothing is, and a row comes back for each that stands in the way:
+--   1 a repeat of what stands at the position returned · 2 the id stands there with other content
+--   3 the stream is at the version returned, not at the expected one
+-- The caller answers those and calls again with the rest, so that one caller's stale version or repeat does not
+-- fail the strangers it travels with.
 --
 -- The look-ups are scalar subqueries on purpose: plpgsql plans once, perhaps on an empty table, and a NOT EXISTS
 -- would be frozen as a hash join over a sequential scan; a scalar subquery stays an index probe.
 -- +goose StatementBegin
 CREATE FUNCTION append(
-    groups int[], ids uuid[], types text[], streams text[], expected bigint[], subjects uuid[],
+    ids uuid[], types text[], streams text[], ranks int[], expected bigint[], subjects uuid[],
     channels text[], purposes text[], states text[], targets text[], deliveries uuid[],
     occurred timestamptz[], actors text[], sources text[], correlations uuid[], causations uuid[],
     datas text[], seals bytea[], digests bytea[]
@@ -147,63 +142,61 @@ DECLARE
     last_at  timestamptz;
     stamp    timestamptz;
     stamp_be bytea;
-    added    bigint;
+    tops     bigint[];
+    fresh    boolean;
+    n        int := cardinality(ids);
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended(current_schema() || '.append', 0));
     SELECT e.position, e.recorded_at INTO head, last_at FROM events e ORDER BY e.position DESC LIMIT 1;
     head := coalesce(head, 0);
     stamp := greatest(clock_timestamp(), coalesce(last_at, '-infinity'));
+
+    SELECT array_agg(t.top ORDER BY t.ord), bool_and(t.prior IS NULL AND coalesce(t.expect = t.top, true))
+    INTO tops, fresh
+    FROM (
+        SELECT u.ord, u.expect,
+               (SELECT e.position FROM events e WHERE e.id = u.id) AS prior,
+               coalesce((SELECT e.version FROM events e WHERE e.stream = u.stream ORDER BY e.version DESC LIMIT 1), 0) AS top
+        FROM unnest(ids, streams, expected) WITH ORDINALITY AS u (id, stream, expect, ord)
+    ) t;
+
+    IF NOT fresh THEN
+        RETURN QUERY
+        SELECT g.ord::int,
+               CASE WHEN g.prior IS NULL THEN 3
+                    WHEN (SELECT e.type = g.type AND e.stream = g.stream AND e.data::text = g.data
+                                 AND e.sealed IS NOT DISTINCT FROM g.sealed
+                          FROM events e WHERE e.position = g.prior) THEN 1
+                    ELSE 2 END,
+               g.prior,
+               CASE WHEN g.prior IS NULL THEN g.top ELSE (SELECT e.version FROM events e WHERE e.position = g.prior) END,
+               CASE WHEN g.prior IS NULL THEN stamp ELSE (SELECT e.recorded_at FROM events e WHERE e.position = g.prior) END
+        FROM (
+            SELECT u.*, (SELECT e.position FROM events e WHERE e.id = u.id) AS prior
+            FROM unnest(ids, types, streams, expected, datas, seals, tops)
+                 WITH ORDINALITY AS u (id, type, stream, expect, data, sealed, top, ord)
+        ) g
+        WHERE g.prior IS NOT NULL OR g.expect <> g.top
+        ORDER BY g.ord;
+        RETURN;
+    END IF;
+
+    PERFORM ensure_partitions(head + 1, head + n);
     stamp_be := int8send((extract(epoch FROM stamp) * 1000000)::bigint);
-    PERFORM ensure_partition(head + 1);
-    PERFORM ensure_partition(head + cardinality(ids));
 
     RETURN QUERY
-    WITH given AS MATERIALIZED (
-        SELECT u.*,
-               (SELECT e.position FROM events e WHERE e.id = u.id) AS prior,
-               (SELECT max(e.version) FROM events e WHERE e.stream = u.stream) AS top
-        FROM unnest(groups, ids, types, streams, expected, subjects, channels, purposes, states, targets, deliveries,
-                    occurred, actors, sources, correlations, causations, datas, seals, digests)
-             WITH ORDINALITY AS u (grp, id, type, stream, expect, subject, channel, purpose, state, target, delivery_id,
-                    occurred_at, actor, source, correlation_id, causation_id, data, sealed, digest, ord)
-    ), judged AS MATERIALIZED (
-        SELECT g.*,
-               CASE WHEN g.prior IS NOT NULL THEN
-                         CASE WHEN (SELECT e.type = g.type AND e.stream = g.stream AND e.data::text = g.data
-                                           AND e.sealed IS NOT DISTINCT FROM g.sealed
-                                    FROM events e WHERE e.position = g.prior) THEN 1 ELSE 2 END
-                    WHEN g.expect IS NOT NULL AND g.expect <> coalesce(g.top, 0) THEN 3
-                    ELSE 0 END AS verdict
-        FROM given g
-    ), settled AS MATERIALIZED (
-        SELECT j.*, max(j.verdict) OVER (PARTITION BY j.grp) >= 2 AS refused FROM judged j
-    ), numbered AS MATERIALIZED (
-        SELECT s.*,
-               head + row_number() OVER (ORDER BY s.ord) AS new_position,
-               coalesce(s.top, 0) + row_number() OVER (PARTITION BY s.stream ORDER BY s.ord) AS new_version
-        FROM settled s WHERE s.verdict = 0 AND NOT s.refused
-    ), inserted AS (
-        INSERT INTO events (position, id, type, stream, version, subject, channel, purpose, state, target, delivery_id,
-                            occurred_at, recorded_at, actor, source, correlation_id, causation_id, data, sealed, leaf)
-        SELECT n.new_position, n.id, n.type, n.stream, n.new_version, n.subject, n.channel, n.purpose, n.state, n.target,
-               n.delivery_id, n.occurred_at, stamp, n.actor, n.source, n.correlation_id, n.causation_id, n.data::json, n.sealed,
-               sha256('\x00'::bytea || n.digest || int8send(n.new_position) || int8send(n.new_version) || stamp_be)
-        FROM numbered n ORDER BY n.ord
-        RETURNING position
-    )
-    SELECT s.ord::int,
-           CASE WHEN s.verdict = 0 AND s.refused THEN 4 ELSE s.verdict END,
-           coalesce(n.new_position, s.prior),
-           CASE WHEN s.prior IS NULL THEN coalesce(n.new_version, s.top, 0)
-                ELSE (SELECT e.version FROM events e WHERE e.position = s.prior) END,
-           stamp
-    FROM settled s LEFT JOIN numbered n ON n.ord = s.ord
-    ORDER BY s.ord;
+    INSERT INTO events AS e (position, id, type, stream, version, subject, channel, purpose, state, target, delivery_id,
+                             occurred_at, recorded_at, actor, source, correlation_id, causation_id, data, sealed, leaf)
+    SELECT head + u.ord, u.id, u.type, u.stream, u.top + u.rank + 1, u.subject, u.channel, u.purpose, u.state, u.target, u.delivery_id,
+           u.occurred_at, stamp, u.actor, u.source, u.correlation_id, u.causation_id, u.data::json, u.sealed,
+           sha256('\x00'::bytea || u.digest || int8send(head + u.ord) || int8send(u.top + u.rank + 1) || stamp_be)
+    FROM unnest(ids, types, streams, ranks, tops, subjects, channels, purposes, states, targets, deliveries,
+                occurred, actors, sources, correlations, causations, datas, seals, digests)
+         WITH ORDINALITY AS u (id, type, stream, rank, top, subject, channel, purpose, state, target, delivery_id,
+                occurred_at, actor, source, correlation_id, causation_id, data, sealed, digest, ord)
+    RETURNING (e.position - head)::int, 0, e.position, e.version, e.recorded_at;
 
-    SELECT coalesce(max(e.position), 0) INTO added FROM events e;
-    IF added > head THEN
-        PERFORM pg_notify(current_schema() || '_appended', added::text);
-    END IF;
+    PERFORM pg_notify(current_schema() || '_appended', (head + n)::text);
 END $$;
 -- +goose StatementEnd
 
@@ -241,8 +234,8 @@ DO $$
 DECLARE f regprocedure;
 BEGIN
     FOREACH f IN ARRAY ARRAY[
-        'ensure_partition(bigint)'::regprocedure,
-        'append(int[],uuid[],text[],text[],bigint[],uuid[],text[],text[],text[],text[],uuid[],timestamptz[],text[],text[],uuid[],uuid[],text[],bytea[],bytea[])'::regprocedure
+        'ensure_partitions(bigint,bigint)'::regprocedure,
+        'append(uuid[],text[],text[],int[],bigint[],uuid[],text[],text[],text[],text[],uuid[],timestamptz[],text[],text[],uuid[],uuid[],text[],bytea[],bytea[])'::regprocedure
     ] LOOP
         EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp', f, current_schema());
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
@@ -251,7 +244,7 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
-SELECT ensure_partition(1);
+SELECT ensure_partitions(1, 1);
 
 GRANT SELECT ON events, slice, ledger_settings TO ledger_service, ledger_reader;
 GRANT SELECT, INSERT, UPDATE, DELETE ON subscriptions, fences TO ledger_service;
@@ -260,7 +253,7 @@ GRANT SELECT ON subscriptions TO ledger_reader;
 -- +goose Down
 DROP VIEW slice;
 DROP TABLE fences, subscriptions;
-DROP FUNCTION append(int[],uuid[],text[],text[],bigint[],uuid[],text[],text[],text[],text[],uuid[],timestamptz[],text[],text[],uuid[],uuid[],text[],bytea[],bytea[]);
+DROP FUNCTION append(uuid[],text[],text[],int[],bigint[],uuid[],text[],text[],text[],text[],uuid[],timestamptz[],text[],text[],uuid[],uuid[],text[],bytea[],bytea[]);
 DROP TABLE events, ledger_settings CASCADE;
-DROP FUNCTION ensure_partition(bigint);
+DROP FUNCTION ensure_partitions(bigint, bigint);
 DROP FUNCTION refuse_change();

@@ -1,0 +1,604 @@
+package schema
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
+)
+
+// Errors of an append. An error about one event of a request is an *ItemError around one of these.
+var (
+	// ErrConflict is a stream that is no longer at the version that the writer decided on. Read it again and decide anew.
+	ErrConflict = errors.New("the stream has changed")
+	// ErrIDReused is an event id that stands in the ledger with other content.
+	ErrIDReused = errors.New("the event id is taken by other content")
+	// ErrTooLarge is an event that the ledger does not take.
+	ErrTooLarge = fmt.Errorf("%w: too large", domain.ErrInvalid)
+	// ErrBusy is a full queue: more is asked for than the database can take at the moment. Try again later.
+	ErrBusy = errors.New("the ledger is busy")
+	// ErrClosed is a ledger that was closed.
+	ErrClosed = errors.New("the ledger is closed")
+)
+
+// ItemError says which event of a request was refused.
+type ItemError struct {
+	Index int       // of the event in the request, from 0
+	ID    uuid.UUID // its id
+	Err   error
+}
+
+func (e *ItemError) Error() string { return fmt.Sprintf("event %d (%s): %s", e.Index, e.ID, e.Err) }
+
+// Unwrap gives the reason.
+func (e *ItemError) Unwrap() error { return e.Err }
+
+// ConflictError is an ErrConflict with the versions.
+type ConflictError struct {
+	Stream           string
+	Expected, Actual int64
+}
+
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("stream %s is at version %d, not %d: read it again and decide anew", e.Stream, e.Actual, e.Expected)
+}
+
+// Is makes it an ErrConflict.
+func (e *ConflictError) Is(target error) bool { return target == ErrConflict }
+
+// Bounds of an append.
+const (
+	MaxEvent   = 8 << 20 // bytes of data and sealed of one event
+	maxBatch   = 512     // events that share a group commit
+	maxCall    = 2000    // events in one call of append()
+	queueDepth = 8192    // requests that may wait
+	appenders  = 2       // connections that append; while one waits for the disk, the other encodes
+)
+
+// Appended says where an event stands.
+type Appended struct {
+	ID         uuid.UUID
+	Position   int64
+	Version    int64 // within its stream
+	RecordedAt time.Time
+	Duplicate  bool // it stood there before, with the same content
+}
+
+// Ledger appends to and reads from the events table.
+//
+// Append may be called from any number of goroutines: what waits at the same time shares one commit.
+type Ledger struct {
+	db       *sql.DB
+	log      *slog.Logger
+	bell     *bell
+	requests chan *request
+	closing  chan struct{}
+	closed   sync.Once
+	workers  sync.WaitGroup
+	metrics  ledgerMetrics
+}
+
+type ledgerMetrics struct {
+	events  prometheus.Counter
+	batches prometheus.Histogram
+	seconds prometheus.Histogram
+	busy    prometheus.Counter
+}
+
+// request is one caller's events, appended together or not at all.
+type request struct {
+	ctx     context.Context
+	events  []*domain.Event
+	digests [][]byte
+	done    chan answer // buffered: the appender never waits for a caller that left
+}
+
+type answer struct {
+	appended []Appended
+	err      error
+}
+
+// OpenLedger starts appending through db. Metrics are registered with reg unless it is nil.
+func OpenLedger(db *sql.DB, log *slog.Logger, reg prometheus.Registerer) *Ledger {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	l := &Ledger{
+		db: db, log: log, bell: newBell(),
+		requests: make(chan *request, queueDepth), closing: make(chan struct{}),
+		metrics: ledgerMetrics{
+			events:  prometheus.NewCounter(prometheus.CounterOpts{Name: "ledger_events_appended_total", Help: "Events appended by this process."}),
+			batches: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "ledger_append_batch_events", Help: "Events that shared a commit.", Buckets: prometheus.ExponentialBuckets(1, 2, 11)}),
+			seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "ledger_append_seconds", Help: "Time of one append call, commit included.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14)}),
+			busy:    prometheus.NewCounter(prometheus.CounterOpts{Name: "ledger_append_refused_busy_total", Help: "Requests refused because the queue was full."}),
+		},
+	}
+	if reg != nil {
+		reg.MustRegister(l.metrics.events, l.metrics.batches, l.metrics.seconds, l.metrics.busy)
+	}
+	for range appenders {
+		l.workers.Add(1)
+		go l.appender()
+	}
+	return l
+}
+
+// Close lets what was accepted finish and refuses what comes after with ErrClosed.
+func (l *Ledger) Close() {
+	l.closed.Do(func() { close(l.closing) })
+	l.workers.Wait()
+}
+
+// DB is the pool that the ledger works on.
+func (l *Ledger) DB() *sql.DB { return l.db }
+
+// Append adds the events in order, all or none, and returns once they are durable.
+//
+// A repeat of an event that the ledger holds is answered with where it stands. Errors: an *ItemError around
+// ErrConflict, ErrIDReused or ErrTooLarge; ErrBusy; ErrUnavailable, after which the same call may be made again;
+// the context's, after which the events may or may not have been appended.
+func (l *Ledger) Append(ctx context.Context, events ...domain.Event) ([]Appended, error) {
+	if len(events) == 0 {
+		return nil, nil
+	}
+	unique, index, err := distinct(events)
+	if err != nil {
+		return nil, err
+	}
+	r := &request{ctx: ctx, events: unique, digests: digests(unique), done: make(chan answer, 1)}
+	if len(unique) > maxBatch {
+		appended, err := l.appendLarge(ctx, r)
+		return spread(appended, index), err
+	}
+	select {
+	case <-l.closing:
+		return nil, ErrClosed
+	default:
+	}
+	select {
+	case l.requests <- r:
+	default:
+		l.metrics.busy.Inc()
+		return nil, fmt.Errorf("%w: %d requests are waiting; try again in a moment", ErrBusy, queueDepth)
+	}
+	select {
+	case a := <-r.done:
+		return spread(a.appended, index), a.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// AppendTx adds the events inside a transaction that the caller already has. It takes the ledger's lock, which is
+// held until that transaction ends: do everything slow before. After an error the transaction must be rolled back.
+// The transaction must be READ COMMITTED.
+func (l *Ledger) AppendTx(ctx context.Context, tx *sql.Tx, events ...domain.Event) ([]Appended, error) {
+	if len(events) == 0 {
+		return nil, nil
+	}
+	unique, index, err := distinct(events)
+	if err != nil {
+		return nil, err
+	}
+	appended, err := l.appendChunks(ctx, tx, &request{ctx: ctx, events: unique, digests: digests(unique)})
+	return spread(appended, index), err
+}
+
+func (l *Ledger) appendLarge(ctx context.Context, r *request) (appended []Appended, err error) {
+	tx, err := l.db.BeginTx(ctx, nil)
+	if err != nil {
+		return nil, fmt.Errorf("append: %w", unavailable(err))
+	}
+	defer tx.Rollback() //nolint:errcheck // after Commit it does nothing; before, the error at hand matters
+	appended, err = l.appendChunks(ctx, tx, r)
+	if err != nil {
+		return nil, err
+	}
+	if err := tx.Commit(); err != nil {
+		return nil, fmt.Errorf("append: %w", unavailable(err))
+	}
+	l.bell.ring()
+	return appended, nil
+}
+
+func (l *Ledger) appendChunks(ctx context.Context, tx *sql.Tx, r *request) ([]Appended, error) {
+	appended := make([]Appended, 0, len(r.events))
+	for from := 0; from < len(r.events); from += maxCall {
+		to := min(from+maxCall, len(r.events))
+		chunk := &request{ctx: ctx, events: r.events[from:to], digests: r.digests[from:to]}
+		answers, err := l.call(ctx, func(query string, args ...any) (*sql.Rows, error) {
+			return tx.QueryContext(ctx, query, args...)
+		}, []*request{chunk})
+		if err != nil {
+			return nil, err
+		}
+		if err := answers[0].err; err != nil {
+			var item *ItemError
+			if errors.As(err, &item) {
+				item.Index += from
+			}
+			return nil, err
+		}
+		appended = append(appended, answers[0].appended...)
+	}
+	return appended, nil
+}
+
+// distinct drops repeats of an event inside one request and says for each event given which of the rest it is.
+func distinct(events []domain.Event) (unique []*domain.Event, index []int, err error) {
+	seen := make(map[uuid.UUID]int, len(events))
+	for i := range events {
+		e := &events[i]
+		if err := checkEvent(e); err != nil {
+			return nil, nil, &ItemError{Index: i, ID: e.ID, Err: err}
+		}
+		if at, ok := seen[e.ID]; ok {
+			if !sameContent(unique[at], e) {
+				return nil, nil, &ItemError{Index: i, ID: e.ID, Err: fmt.Errorf("%w, in the same request", ErrIDReused)}
+			}
+			index = append(index, at)
+			continue
+		}
+		seen[e.ID] = len(unique)
+		index = append(index, len(unique))
+		unique = append(unique, e)
+	}
+	return unique, index, nil
+}
+
+// spread gives each event of the request its answer; the later ones of a repeat are duplicates of the first.
+func spread(appended []Appended, index []int) []Appended {
+	if appended == nil || len(appended) == len(index) {
+		return appended
+	}
+	out := make([]Appended, len(index))
+	given := make([]bool, len(appended))
+	for i, at := range index {
+		out[i] = appended[at]
+		if given[at] {
+			out[i].Duplicate = true
+		}
+		given[at] = true
+	}
+	return out
+}
+
+func sameContent(a, b *domain.Event) bool {
+	return a.Type == b.Type && a.Stream == b.Stream && string(a.Data) == string(b.Data) && string(a.Sealed) == string(b.Sealed)
+}
+
+func checkEvent(e *domain.Event) error {
+	switch {
+	case e.ID == uuid.Nil:
+		return domain.Invalid("/id", "is missing")
+	case e.Type == "" || e.Stream == "" || len(e.Data) == 0:
+		return domain.Invalid("", "has no type, stream or data")
+	case len(e.Data)+len(e.Sealed) > MaxEvent:
+		return fmt.Errorf("%w: %d bytes; an event is at most %d", ErrTooLarge, len(e.Data)+len(e.Sealed), MaxEvent)
+	}
+	for _, s := range []string{e.Type, e.Stream, e.Channel, e.Purpose, e.State, e.Target, e.Actor, e.Source, string(e.Data)} {
+		if !utf8.ValidString(s) || strings.IndexByte(s, 0) >= 0 {
+			return domain.Invalid("", "holds bytes that are not UTF-8 text")
+		}
+	}
+	return nil
+}
+
+func digests(events []*domain.Event) [][]byte {
+	out := make([][]byte, len(events))
+	for i, e := range events {
+		if !e.OccurredAt.IsZero() {
+			e.OccurredAt = e.OccurredAt.Truncate(time.Microsecond)
+		}
+		d := Digest(e)
+		out[i] = d[:]
+	}
+	return out
+}
+
+// appender commits what waits, batch after batch, on a connection of its own.
+func (l *Ledger) appender() {
+	defer l.workers.Done()
+	var a appendConn
+	defer a.close()
+	var deferred []*request
+	for {
+		batch, rest := l.gather(deferred)
+		deferred = rest
+		if len(batch) == 0 {
+			return
+		}
+		l.commit(&a, batch)
+	}
+}
+
+// gather waits for a request and takes whatever else is waiting, up to a batch. It keeps out of a batch, for the
+// next one, a request whose answer would depend on another in it: one that repeats an id, or that touches a
+// stream for which the other or itself expects a version. It returns nothing when the ledger is closed and empty.
+func (l *Ledger) gather(deferred []*request) (batch, rest []*request) {
+	ids, streams := map[uuid.UUID]bool{}, map[string]bool{} // stream -> somebody in the batch expects a version of it
+	size := 0
+	add := func(r *request) {
+		fits := size+len(r.events) <= maxBatch || size == 0
+		for _, e := range r.events {
+			expects, touched := streams[e.Stream]
+			if ids[e.ID] || touched && (expects || e.Expected != nil) {
+				fits = false
+			}
+		}
+		if !fits {
+			rest = append(rest, r)
+			return
+		}
+		for _, e := range r.events {
+			ids[e.ID] = true
+			streams[e.Stream] = streams[e.Stream] || e.Expected != nil
+		}
+		size += len(r.events)
+		batch = append(batch, r)
+	}
+	for _, r := range deferred {
+		add(r)
+	}
+	if len(batch) == 0 {
+		select {
+		case r := <-l.requests:
+			add(r)
+		case <-l.closing:
+			select {
+			case r := <-l.requests:
+				add(r)
+			default:
+				return nil, nil
+			}
+		}
+	}
+	for size < maxBatch && len(rest) == 0 {
+		select {
+		case r := <-l.requests:
+			add(r)
+		default:
+			return batch, rest
+		}
+	}
+	return batch, rest
+}
+
+// commit appends a batch in one call. When the call as a whole is refused for a reason that lies in one of the
+// requests, each is tried alone, so that it fails none but itself.
+func (l *Ledger) commit(a *appendConn, batch []*request) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	start := time.Now()
+	answers, err := l.callOn(ctx, a, batch)
+	if err != nil && !Transient(err) && len(batch) > 1 {
+		for _, r := range batch {
+			l.commit(a, []*request{r})
+		}
+		return
+	}
+	if err != nil {
+		for _, r := range batch {
+			r.done <- answer{err: fmt.Errorf("append: %w", unavailable(err))}
+		}
+		return
+	}
+	l.metrics.seconds.Observe(time.Since(start).Seconds())
+	l.bell.ring()
+	for i, r := range batch {
+		r.done <- answers[i]
+	}
+}
+
+// appendConn is a connection with the call prepared on it, made anew after it broke.
+type appendConn struct {
+	conn *sql.Conn
+	stmt *sql.Stmt
+}
+
+func (a *appendConn) close() {
+	if a.stmt != nil {
+		a.stmt.Close() //nolint:errcheck,gosec // the connection goes with it
+	}
+	if a.conn != nil {
+		a.conn.Close() //nolint:errcheck,gosec // back to the pool, which notices a broken one
+	}
+	*a = appendConn{}
+}
+
+func (a *appendConn) open(ctx context.Context, db *sql.DB) error {
+	if a.stmt != nil {
+		return nil
+	}
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	a.conn = conn
+	// Nobody may hold the ledger's lock for long; a caller hears that the ledger is busy instead of waiting for ever.
+	if _, err := conn.ExecContext(ctx, "SET lock_timeout = '10s'"); err != nil {
+		a.close()
+		return err
+	}
+	if a.stmt, err = conn.PrepareContext(ctx, appendCall); err != nil {
+		a.close()
+		return err
+	}
+	return nil
+}
+
+func (l *Ledger) callOn(ctx context.Context, a *appendConn, batch []*request) ([]answer, error) {
+	if err := a.open(ctx, l.db); err != nil {
+		return nil, err
+	}
+	answers, err := l.call(ctx, func(_ string, args ...any) (*sql.Rows, error) { return a.stmt.QueryContext(ctx, args...) }, batch)
+	if err != nil && Transient(err) {
+		a.close()
+	}
+	return answers, err
+}
+
+const appendCall = `SELECT item, outcome, at_position, at_version, at_time
+FROM append($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19)`
+
+// What append() says of an item.
+const (
+	outcomeAppended = iota
+	outcomeRepeat
+	outcomeIDReused
+	outcomeConflict
+)
+
+// item is one event of one request on its way through append().
+type item struct{ request, event int }
+
+// call brings a batch into the ledger: it calls append() with all of it and, while some of it stands in the way,
+// answers that and calls again with the rest. Each round settles at least one item, so it ends.
+func (l *Ledger) call(ctx context.Context, query func(string, ...any) (*sql.Rows, error), batch []*request) ([]answer, error) {
+	answers := make([]answer, len(batch))
+	var todo []item
+	for r, req := range batch {
+		answers[r].appended = make([]Appended, len(req.events))
+		for e := range req.events {
+			todo = append(todo, item{r, e})
+		}
+	}
+	for len(todo) > 0 {
+		added, err := round(query, batch, todo, answers)
+		if err != nil {
+			return nil, err
+		}
+		l.metrics.batches.Observe(float64(added))
+		l.metrics.events.Add(float64(added))
+		if added > 0 {
+			break
+		}
+		var rest []item
+		for _, it := range todo {
+			if answers[it.request].err == nil && answers[it.request].appended[it.event].Position == 0 {
+				rest = append(rest, it)
+			}
+		}
+		todo = rest
+	}
+	for r := range answers {
+		if answers[r].err != nil {
+			answers[r].appended = nil
+		}
+	}
+	return answers, ctx.Err()
+}
+
+// round calls append() once. added is the number of events appended: all of todo, or none.
+func round(query func(string, ...any) (*sql.Rows, error), batch []*request, todo []item, answers []answer) (added int, err error) {
+	rows, err := query(appendCall, appendArgs(batch, todo)...)
+	if err != nil {
+		return 0, err
+	}
+	defer rows.Close()
+	seen := 0
+	for rows.Next() {
+		var ord, outcome int
+		var position sql.NullInt64
+		var at Appended
+		if err := rows.Scan(&ord, &outcome, &position, &at.Version, &at.RecordedAt); err != nil {
+			return 0, err
+		}
+		it := todo[ord-1]
+		e, a := batch[it.request].events[it.event], &answers[it.request]
+		at.ID, at.Position = e.ID, position.Int64
+		seen++
+		switch outcome {
+		case outcomeAppended:
+			added++
+			a.appended[it.event] = at
+		case outcomeRepeat:
+			at.Duplicate = true
+			a.appended[it.event] = at
+		case outcomeIDReused:
+			a.refuse(it.event, e, fmt.Errorf("%w: it stands at position %d; give the event an id of its own", ErrIDReused, at.Position))
+		case outcomeConflict:
+			a.refuse(it.event, e, &ConflictError{Stream: e.Stream, Expected: *e.Expected, Actual: at.Version})
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return 0, err
+	}
+	if seen == 0 || added != 0 && added != len(todo) {
+		return 0, fmt.Errorf("append() answered for %d of %d events", seen, len(todo))
+	}
+	return added, nil
+}
+
+func (a *answer) refuse(index int, e *domain.Event, err error) {
+	if a.err == nil {
+		a.err = &ItemError{Index: index, ID: e.ID, Err: err}
+	}
+}
+
+func appendArgs(batch []*request, todo []item) []any {
+	var a [19]array
+	ranks := make(map[string]int64, len(todo))
+	for _, it := range todo {
+		r := batch[it.request]
+		e := r.events[it.event]
+		a[0].uuid(e.ID)
+		a[1].quoted(e.Type)
+		a[2].quoted(e.Stream)
+		a[3].int(ranks[e.Stream])
+		ranks[e.Stream]++
+		if e.Expected == nil {
+			a[4].null()
+		} else {
+			a[4].int(*e.Expected)
+		}
+		a[5].uuid(e.Subject)
+		a[6].text(e.Channel)
+		a[7].text(e.Purpose)
+		a[8].text(e.State)
+		a[9].text(e.Target)
+		a[10].uuid(e.DeliveryID)
+		a[11].time(e.OccurredAt)
+		a[12].quoted(e.Actor)
+		a[13].quoted(e.Source)
+		a[14].uuid(e.CorrelationID)
+		a[15].uuid(e.CausationID)
+		a[16].quoted(string(e.Data))
+		a[17].bytes(e.Sealed)
+		a[18].bytes(r.digests[it.event])
+	}
+	args := make([]any, len(a))
+	for i := range a {
+		args[i] = a[i].String()
+	}
+	return args
+}
+
+// Head is the position of the last event; 0 in an empty ledger.
+func (l *Ledger) Head(ctx context.Context) (int64, error) { return Head(ctx, l.db) }
+
+// Querier is a *sql.DB, *sql.Tx or *sql.Conn.
+type Querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+// Head is the position of the last event; 0 in an empty ledger.
+func Head(ctx context.Context, q Querier) (head int64, err error) {
+	err = q.QueryRowContext(ctx, `SELECT coalesce(max(position), 0) FROM events`).Scan(&head)
+	if err != nil {
+		return 0, fmt.Errorf("head of the ledger: %w", unavailable(err))
+	}
+	return head, nil
+}

@@ -1,0 +1,139 @@
+package schema
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
+)
+
+// ErrNotFound is something that the ledger does not hold.
+var ErrNotFound = errors.New("not found")
+
+const eventColumns = `position, id, type, stream, version, subject, channel, purpose, state, target, delivery_id,
+	occurred_at, recorded_at, actor, source, correlation_id, causation_id, data, sealed, leaf`
+
+// Filter selects events. An empty field selects all.
+type Filter struct {
+	After  int64 // positions above
+	UpTo   int64 // positions up to; 0 is the head
+	Types  []string
+	Stream string
+	// Subject, Target and DeliveryID select by what the event is about.
+	Subject    uuid.UUID
+	Target     string
+	DeliveryID uuid.UUID
+	From, To   time.Time // recorded_at, from inclusive, to exclusive
+	Descending bool      // newest first
+	Limit      int       // 0 is no limit
+}
+
+// Events reads the events that a filter selects, in order of position, in one pass over the primary key or the
+// index that fits. It holds one connection and no snapshot longer than one query.
+func Events(ctx context.Context, q Querier, f Filter) iter.Seq2[domain.Recorded, error] {
+	return func(yield func(domain.Recorded, error) bool) {
+		query, args := f.query()
+		rows, err := q.QueryContext(ctx, query, args...)
+		if err != nil {
+			yield(domain.Recorded{}, fmt.Errorf("read events: %w", unavailable(err)))
+			return
+		}
+		defer rows.Close()
+		for rows.Next() {
+			e, err := scanEvent(rows)
+			if !yield(e, err) || err != nil {
+				return
+			}
+		}
+		if err := rows.Err(); err != nil {
+			yield(domain.Recorded{}, fmt.Errorf("read events: %w", unavailable(err)))
+		}
+	}
+}
+
+func (f Filter) query() (string, []any) {
+	var where []string
+	var args []any
+	add := func(condition string, v any) {
+		args = append(args, v)
+		where = append(where, fmt.Sprintf(condition, len(args)))
+	}
+	if f.After > 0 {
+		add("position > $%d", f.After)
+	}
+	if f.UpTo > 0 {
+		add("position <= $%d", f.UpTo)
+	}
+	if len(f.Types) > 0 {
+		var a array
+		for _, t := range f.Types {
+			a.quoted(t)
+		}
+		add("type = ANY($%d)", a.String())
+	}
+	if f.Stream != "" {
+		add("stream = $%d", f.Stream)
+	}
+	if f.Subject != uuid.Nil {
+		add("subject = $%d", f.Subject)
+	}
+	if f.Target != "" {
+		add("target = $%d", f.Target)
+	}
+	if f.DeliveryID != uuid.Nil {
+		add("stream = $%d", domain.DeliveryStream(f.DeliveryID))
+	}
+	if !f.From.IsZero() {
+		add("recorded_at >= $%d", f.From)
+	}
+	if !f.To.IsZero() {
+		add("recorded_at < $%d", f.To)
+	}
+	query := "SELECT " + eventColumns + " FROM events"
+	if len(where) > 0 {
+		query += " WHERE " + strings.Join(where, " AND ")
+	}
+	query += " ORDER BY position"
+	if f.Descending {
+		query += " DESC"
+	}
+	if f.Limit > 0 {
+		query += fmt.Sprintf(" LIMIT %d", f.Limit)
+	}
+	return query, args
+}
+
+// EventAt reads the event at a position, or ErrNotFound.
+func EventAt(ctx context.Context, q Querier, position int64) (domain.Recorded, error) {
+	for e, err := range Events(ctx, q, Filter{After: position - 1, UpTo: position, Limit: 1}) {
+		return e, err
+	}
+	return domain.Recorded{}, fmt.Errorf("event at position %d: %w", position, ErrNotFound)
+}
+
+type scanner interface{ Scan(...any) error }
+
+func scanEvent(row scanner) (e domain.Recorded, err error) {
+	var subject, delivery, correlation, causation uuid.NullUUID
+	var channel, purpose, state, target sql.NullString
+	var occurred sql.NullTime
+	err = row.Scan(&e.Position, &e.ID, &e.Type, &e.Stream, &e.Version, &subject, &channel, &purpose, &state, &target, &delivery,
+		&occurred, &e.RecordedAt, &e.Actor, &e.Source, &correlation, &causation, &e.Data, &e.Sealed, &e.Leaf)
+	if err != nil {
+		return e, fmt.Errorf("read events: %w", unavailable(err))
+	}
+	e.Subject, e.DeliveryID, e.CorrelationID, e.CausationID = subject.UUID, delivery.UUID, correlation.UUID, causation.UUID
+	e.Channel, e.Purpose, e.State, e.Target = channel.String, purpose.String, state.String, target.String
+	if occurred.Valid {
+		e.OccurredAt = occurred.Time.UTC()
+	}
+	e.RecordedAt = e.RecordedAt.UTC()
+	return e, nil
+}

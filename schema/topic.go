@@ -1,0 +1,329 @@
+package schema
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	wsql "github.com/ThreeDotsLabs/watermill-sql/v3/pkg/sql"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/cenkalti/backoff/v5"
+	"github.com/lib/pq"
+)
+
+// TopicName is the one Watermill topic: the ledger itself.
+const TopicName = "ledger"
+
+// Slice is a piece of the ledger: the events after From, up to and including To.
+type Slice struct{ From, To int64 }
+
+// Len is the number of events in it.
+func (s Slice) Len() int64 { return s.To - s.From }
+
+func (s Slice) String() string { return fmt.Sprintf("(%d, %d]", s.From, s.To) }
+
+// Subscription is a named, stored cursor on the ledger. Renaming one reads the ledger from the start again.
+type Subscription struct {
+	Name  string
+	After []string // subscriptions that must have finished an event before this one sees it
+	Limit int      // most events in one slice
+	Start int64    // where it begins when it is new: 0 is the beginning of the ledger
+}
+
+// Topic is the ledger as a Watermill topic, over the events table and no other: a message is a slice of the
+// ledger, its effects and its acknowledgement are one transaction, and an append wakes it.
+//
+// watermill-sql's Subscriber does the work. This file gives it the two adapters that say what to read, and closes
+// what it leaves open: a nack does not roll back, so each attempt runs under a savepoint; an attempt that outlives
+// its deadline is committed without its acknowledgement, so a deferred key refuses that commit.
+type Topic struct {
+	db       *sql.DB
+	ledger   *Ledger
+	log      *slog.Logger
+	listener *pq.Listener
+
+	mu      sync.Mutex
+	readers map[string]*reader
+	closing chan struct{}
+	closed  sync.Once
+}
+
+// Timing of the topic.
+const (
+	pollInterval = 500 * time.Millisecond // the safety net beneath notifications
+	ackDeadline  = 10 * time.Minute       // of one slice
+)
+
+// OpenTopic reads the ledger through db, which should be a pool of its own: each subscription keeps a connection
+// while it works. databaseURL, when not empty, is listened on for the appends of other processes.
+func OpenTopic(db *sql.DB, ledger *Ledger, databaseURL string, o Options, log *slog.Logger) (*Topic, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	t := &Topic{db: db, ledger: ledger, log: log, readers: map[string]*reader{}, closing: make(chan struct{})}
+	if databaseURL != "" {
+		if o.Name == "" {
+			o.Name = DefaultName
+		}
+		o.Label = "dispatch-ledger listener"
+		dsn, err := dataSource(databaseURL, o)
+		if err != nil {
+			return nil, err
+		}
+		t.listener = pq.NewListener(dsn, 100*time.Millisecond, 5*time.Second, func(_ pq.ListenerEventType, err error) {
+			if err != nil {
+				log.Debug("listening for appends", slog.Any("error", err))
+			}
+		})
+		go t.listen(o.Name + "_appended")
+	}
+	return t, nil
+}
+
+// listen rings the ledger's bell when another process appended, and after each lost connection, when one may have.
+func (t *Topic) listen(channel string) {
+	if err := t.listener.Listen(channel); err != nil && !errors.Is(err, pq.ErrChannelAlreadyOpen) {
+		t.log.Warn("cannot listen for appends; polling instead", slog.Any("error", err))
+	}
+	for {
+		select {
+		case _, ok := <-t.listener.Notify:
+			if !ok {
+				return
+			}
+			t.ledger.bell.ring()
+		case <-t.closing:
+			return
+		}
+	}
+}
+
+// Close stops the topic's waiting; subscribers that were opened on it end soon after.
+func (t *Topic) Close() error {
+	t.closed.Do(func() { close(t.closing) })
+	t.ledger.bell.ring()
+	if t.listener != nil {
+		return t.listener.Close()
+	}
+	return nil
+}
+
+// Subscriber opens a subscription, creating its cursor if it is new. The messages carry a slice each, see SliceOf;
+// the handler's effects belong in the transaction of wsql.TxFromContext. Wrap the handler with Handler.
+func (t *Topic) Subscriber(ctx context.Context, s Subscription) (message.Subscriber, error) {
+	if s.Limit <= 0 {
+		s.Limit = 1000
+	}
+	_, err := t.db.ExecContext(ctx, `INSERT INTO subscriptions (name, position) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING`, s.Name, s.Start)
+	if err != nil {
+		return nil, fmt.Errorf("subscribe %s: %w", s.Name, unavailable(err))
+	}
+	r := &reader{topic: t, subscription: s, moved: newBell(), patience: backoff.NewExponentialBackOff()}
+	r.patience.InitialInterval, r.patience.MaxInterval = 50*time.Millisecond, 5*time.Second
+	t.mu.Lock()
+	t.readers[s.Name] = r
+	t.mu.Unlock()
+
+	deadline := ackDeadline
+	sub, err := wsql.NewSubscriber(t.db, wsql.SubscriberConfig{
+		ConsumerGroup: s.Name, AckDeadline: &deadline, ResendInterval: time.Millisecond,
+		BackoffManager: r, SchemaAdapter: r, OffsetsAdapter: r,
+	}, watermillLog{t.log.With(slog.String("subscription", s.Name))})
+	if err != nil {
+		return nil, fmt.Errorf("subscribe %s: %w", s.Name, err)
+	}
+	return &subscriber{Subscriber: sub, topic: t}, nil
+}
+
+// subscriber wakes its reader before it waits for it to end.
+type subscriber struct {
+	*wsql.Subscriber
+	topic *Topic
+}
+
+// Close ends the subscription after the slice at hand.
+func (s *subscriber) Close() error {
+	s.topic.closed.Do(func() { close(s.topic.closing) })
+	return s.Subscriber.Close()
+}
+
+// SliceOf gives the slice that a message of this topic stands for.
+func SliceOf(msg *message.Message) (Slice, error) {
+	from, err1 := strconv.ParseInt(msg.Metadata.Get("from"), 10, 64)
+	to, err2 := strconv.ParseInt(msg.Metadata.Get("to"), 10, 64)
+	if err1 != nil || err2 != nil {
+		return Slice{}, fmt.Errorf("message %s is no slice of the ledger", msg.UUID)
+	}
+	return Slice{From: from, To: to}, nil
+}
+
+// reader tells watermill-sql what to read for one subscription, and how long to wait when there is nothing. It is
+// used by one goroutine at a time; only moved is shared.
+type reader struct {
+	topic        *Topic
+	subscription Subscription
+	moved        *bell // rung after a slice of this subscription was committed
+	appended     <-chan struct{}
+	before       []<-chan struct{} // the same of the subscriptions that this one comes after
+	worked       bool
+	patience     *backoff.ExponentialBackOff // between failures of the database
+}
+
+// InsertQuery is not how the ledger is written.
+func (r *reader) InsertQuery(string, message.Messages) (wsql.Query, error) {
+	return wsql.Query{}, errors.New("events are appended through schema.Ledger, not by publishing slices")
+}
+
+// SelectQuery reads the next slice, at most one row, and holds the cursor's row for its transaction. Another
+// process's reader of the same subscription passes over it.
+//
+// That it is asked for again is also how the reader learns that its previous transaction has ended, so whoever
+// comes after it is told here.
+func (r *reader) SelectQuery(_, group string, _ wsql.OffsetsAdapter) wsql.Query {
+	if r.worked {
+		r.worked = false
+		r.moved.ring()
+	}
+	r.appended = r.topic.ledger.bell.next()
+	r.before = r.before[:0]
+	r.topic.mu.Lock()
+	for _, name := range r.subscription.After {
+		if other, ok := r.topic.readers[name]; ok {
+			r.before = append(r.before, other.moved.next())
+		}
+	}
+	r.topic.mu.Unlock()
+	return wsql.Query{Query: selectSlice, Args: []any{group, r.subscription.Limit, pq.Array(r.subscription.After)}}
+}
+
+const selectSlice = `
+WITH cursor AS MATERIALIZED (
+	SELECT position FROM subscriptions WHERE name = $1 AND state = 'running' FOR UPDATE SKIP LOCKED
+)
+SELECT c.position, s.until
+FROM cursor c, LATERAL (
+	SELECT least(
+		(SELECT max(position) FROM events),
+		c.position + $2::bigint,
+		(SELECT min(coalesce(b.position, 0)) FROM unnest($3::text[]) AS a (name) LEFT JOIN subscriptions b USING (name))
+	) AS until
+) s
+WHERE s.until > c.position`
+
+// UnmarshalMessage makes a message of a slice.
+func (r *reader) UnmarshalMessage(row wsql.Scanner) (wsql.Row, error) {
+	var from, to int64
+	if err := row.Scan(&from, &to); err != nil {
+		return wsql.Row{}, err
+	}
+	msg := message.NewMessage(watermill.NewUUID(), nil)
+	msg.Metadata.Set("from", strconv.FormatInt(from, 10))
+	msg.Metadata.Set("to", strconv.FormatInt(to, 10))
+	return wsql.Row{Offset: to, Msg: msg}, nil
+}
+
+// SchemaInitializingQueries has none: migrations do that.
+func (r *reader) SchemaInitializingQueries(string) []wsql.Query { return nil }
+
+// SubscribeIsolationLevel is that of a single statement; the ledger below the head never changes.
+func (r *reader) SubscribeIsolationLevel() sql.IsolationLevel { return sql.LevelReadCommitted }
+
+// AckMessageQuery moves the cursor, unless the handler parked the subscription in the same transaction.
+func (r *reader) AckMessageQuery(_ string, row wsql.Row, group string) wsql.Query {
+	r.worked = true
+	return wsql.Query{
+		Query: `UPDATE subscriptions SET position = $2, updated_at = clock_timestamp() WHERE name = $1 AND state = 'running'`,
+		Args:  []any{group, row.Offset},
+	}
+}
+
+// ConsumedMessageQuery has none.
+func (r *reader) ConsumedMessageQuery(string, wsql.Row, string, []byte) wsql.Query {
+	return wsql.Query{}
+}
+
+// NextOffsetQuery is part of SelectQuery.
+func (r *reader) NextOffsetQuery(string, string) wsql.Query { return wsql.Query{} }
+
+// BeforeSubscribingQueries has none.
+func (r *reader) BeforeSubscribingQueries(string, string) []wsql.Query { return nil }
+
+// HandleError waits: after an error with growing patience, at the end of the ledger until something is appended or
+// a subscription before this one has moved. It returns how long to wait besides, which is not at all.
+func (r *reader) HandleError(_ watermill.LoggerAdapter, noMsg bool, err error) time.Duration {
+	if err == nil {
+		r.patience.Reset()
+		if !noMsg {
+			return 0
+		}
+		r.wait(pollInterval, r.appended, r.anyBefore())
+		return 0
+	}
+	if !errors.Is(err, sql.ErrTxDone) { // which is how the handler gives a slice up, having said why
+		r.topic.log.Warn("reading the ledger failed; trying again", slog.String("subscription", r.subscription.Name), slog.Any("error", err))
+	}
+	r.wait(r.patience.NextBackOff(), nil, nil)
+	return 0
+}
+
+// wait returns after the longest time, or when either channel says that there is something to do.
+func (r *reader) wait(longest time.Duration, appended, before <-chan struct{}) {
+	timer := time.NewTimer(longest)
+	defer timer.Stop()
+	select {
+	case <-appended:
+	case <-before:
+	case <-r.topic.closing:
+	case <-timer.C:
+	}
+}
+
+// anyBefore merges the wake-ups of the subscriptions before this one; there are at most a few.
+func (r *reader) anyBefore() <-chan struct{} {
+	switch len(r.before) {
+	case 0:
+		return nil
+	case 1:
+		return r.before[0]
+	}
+	merged := make(chan struct{})
+	var once sync.Once
+	for _, b := range r.before {
+		go func() {
+			select {
+			case <-b:
+			case <-r.topic.closing:
+			case <-time.After(pollInterval):
+			}
+			once.Do(func() { close(merged) })
+		}()
+	}
+	return merged
+}
+
+// watermillLog is Watermill's logger on slog; what Watermill calls information is detail here.
+type watermillLog struct{ log *slog.Logger }
+
+func (w watermillLog) Error(msg string, err error, f watermill.LogFields) {
+	w.log.Warn(msg, append(attrs(f), slog.Any("error", err))...)
+}
+func (w watermillLog) Info(msg string, f watermill.LogFields) { w.log.Debug(msg, attrs(f)...) }
+func (w watermillLog) Debug(string, watermill.LogFields)      {}
+func (w watermillLog) Trace(string, watermill.LogFields)      {}
+func (w watermillLog) With(f watermill.LogFields) watermill.LoggerAdapter {
+	return watermillLog{w.log.With(attrs(f)...)}
+}
+
+func attrs(f watermill.LogFields) []any {
+	out := make([]any, 0, len(f))
+	for k, v := range f {
+		out = append(out, slog.Any(k, v))
+	}
+	return out
+}
