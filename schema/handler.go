@@ -73,7 +73,7 @@ func Attempt(ctx context.Context, tx *sql.Tx, slice Slice, handle SliceHandler) 
 	done, failed := slice.From, slice.To
 	for failed-done > 1 {
 		middle := done + (failed-done)/2
-		switch err := attempt(ctx, tx, Slice{done, middle}, handle); {
+		switch err := attempt(ctx, tx, Slice{From: done, To: middle}, handle); {
 		case err == nil:
 			done = middle
 		case Transient(err) || ctx.Err() != nil:
@@ -82,11 +82,11 @@ func Attempt(ctx context.Context, tx *sql.Tx, slice Slice, handle SliceHandler) 
 			failed = middle
 		}
 	}
-	switch err := attempt(ctx, tx, Slice{done, failed}, handle); {
+	switch err := attempt(ctx, tx, Slice{From: done, To: failed}, handle); {
 	case err == nil && failed == slice.To:
 		return nil, nil // it passes in pieces: there is no event at fault
 	case err == nil:
-		return Attempt(ctx, tx, Slice{failed, slice.To}, handle)
+		return Attempt(ctx, tx, Slice{From: failed, To: slice.To}, handle)
 	case Transient(err) || ctx.Err() != nil:
 		return nil, err
 	default:

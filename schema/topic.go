@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,7 +23,18 @@ import (
 const TopicName = "ledger"
 
 // Slice is a piece of the ledger: the events after From, up to and including To.
-type Slice struct{ From, To int64 }
+type Slice struct {
+	From, To int64
+	Types    []string // the types of events in it, when that was cheap to know; nil when not
+}
+
+// MayHold reports whether the slice can hold an event of one of the types.
+func (s Slice) MayHold(types ...string) bool {
+	if s.Types == nil {
+		return true
+	}
+	return slices.ContainsFunc(types, func(t string) bool { return slices.Contains(s.Types, t) })
+}
 
 // Len is the number of events in it.
 func (s Slice) Len() int64 { return s.To - s.From }
@@ -160,7 +173,11 @@ func SliceOf(msg *message.Message) (Slice, error) {
 	if err1 != nil || err2 != nil {
 		return Slice{}, fmt.Errorf("message %s is no slice of the ledger", msg.UUID)
 	}
-	return Slice{From: from, To: to}, nil
+	slice := Slice{From: from, To: to}
+	if types := msg.Metadata.Get("types"); types != "" {
+		slice.Types = strings.Fields(types)
+	}
+	return slice, nil
 }
 
 // reader tells watermill-sql what to read for one subscription, and how long to wait when there is nothing. It is
@@ -206,7 +223,8 @@ const selectSlice = `
 WITH cursor AS MATERIALIZED (
 	SELECT position FROM subscriptions WHERE name = $1 AND state = 'running' FOR UPDATE SKIP LOCKED
 )
-SELECT c.position, s.until
+SELECT c.position, s.until, CASE WHEN s.until - c.position <= 2000 THEN
+	(SELECT array_agg(DISTINCT e.type) FROM events e WHERE e.position > c.position AND e.position <= s.until) END
 FROM cursor c, LATERAL (
 	SELECT least(
 		(SELECT max(position) FROM events),
@@ -219,12 +237,14 @@ WHERE s.until > c.position`
 // UnmarshalMessage makes a message of a slice.
 func (r *reader) UnmarshalMessage(row wsql.Scanner) (wsql.Row, error) {
 	var from, to int64
-	if err := row.Scan(&from, &to); err != nil {
+	var types pq.StringArray
+	if err := row.Scan(&from, &to, &types); err != nil {
 		return wsql.Row{}, err
 	}
 	msg := message.NewMessage(watermill.NewUUID(), nil)
 	msg.Metadata.Set("from", strconv.FormatInt(from, 10))
 	msg.Metadata.Set("to", strconv.FormatInt(to, 10))
+	msg.Metadata.Set("types", strings.Join(types, " "))
 	return wsql.Row{Offset: to, Msg: msg}, nil
 }
 

@@ -221,6 +221,33 @@ CREATE TABLE fences (
     FOREIGN KEY (name, position) REFERENCES subscriptions (name, position) DEFERRABLE INITIALLY DEFERRED
 );
 
+-- Moving a cursor by hand must move its fence too.
+-- +goose StatementBegin
+CREATE FUNCTION move_cursor(subscription text, to_position bigint) RETURNS void LANGUAGE sql AS $$
+    UPDATE fences SET position = to_position WHERE name = subscription;
+    UPDATE subscriptions SET position = to_position, state = 'running', error = NULL, error_position = NULL,
+           updated_at = clock_timestamp() WHERE name = subscription;
+$$;
+-- +goose StatementEnd
+
+-- What the projections are built from: which version of which definition stands in the live schema.
+CREATE TABLE projections (
+    name     text        PRIMARY KEY,
+    version  int         NOT NULL,
+    digest   bytea       NOT NULL,   -- SHA-256 of its SQL
+    built_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- A lease is the durable intent to make one attempt: it is committed before the request leaves. It is the only
+-- part of the queue that does not follow from events; losing it loses the knowledge that a request may be under way.
+CREATE TABLE leases (
+    delivery_id uuid        PRIMARY KEY,
+    attempt     int         NOT NULL,
+    worker      text        NOT NULL,
+    claimed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    expires_at  timestamptz NOT NULL
+);
+
 -- slice is the piece of the ledger that a projection's statements are about: after slice_from, up to slice_to.
 -- The runner sets both for its transaction; an analyst may set them for a session.
 CREATE VIEW slice AS
@@ -247,12 +274,13 @@ END $$;
 SELECT ensure_partitions(1, 1);
 
 GRANT SELECT ON events, slice, ledger_settings TO ledger_service, ledger_reader;
-GRANT SELECT, INSERT, UPDATE, DELETE ON subscriptions, fences TO ledger_service;
-GRANT SELECT ON subscriptions TO ledger_reader;
+GRANT SELECT, INSERT, UPDATE, DELETE ON subscriptions, fences, projections, leases TO ledger_service;
+GRANT SELECT ON subscriptions, projections TO ledger_reader;
 
 -- +goose Down
 DROP VIEW slice;
-DROP TABLE fences, subscriptions;
+DROP TABLE leases, projections, fences, subscriptions;
+DROP FUNCTION move_cursor(text, bigint);
 DROP FUNCTION append(uuid[],text[],text[],int[],bigint[],uuid[],text[],text[],text[],text[],uuid[],timestamptz[],text[],text[],uuid[],uuid[],text[],bytea[],bytea[]);
 DROP TABLE events, ledger_settings CASCADE;
 DROP FUNCTION ensure_partitions(bigint, bigint);

@@ -1,0 +1,14 @@
+// Package consent answers what a person agreed to: now, at a time, or at a position of the ledger.
+package consent
+
+import (
+	"embed"
+
+	"github.com/dispatch-ledger/dispatch-ledger/projections"
+)
+
+//go:embed tables.sql apply.sql
+var files embed.FS
+
+// Definition is the decision that holds for each person, channel and purpose.
+var Definition = projections.Define("consent", 1, files)

@@ -1,0 +1,115 @@
+package projections
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/dispatch-ledger/dispatch-ledger/schema"
+)
+
+// Definition is a projection: the tables it has and what a slice of the ledger does to them.
+type Definition struct {
+	Name    string
+	Version int // raised when the SQL changes meaning; the projection is then rebuilt and swapped in
+	Tables  string
+	Apply   []Statement
+	Digest  [sha256.Size]byte // of both files
+}
+
+// Statement is one statement of apply.sql, under its heading.
+type Statement struct {
+	Name string   // from "-- name:"
+	On   []string // event types it reads, from "-- on:"; empty means any
+	SQL  string
+}
+
+var definitionName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,30}$`)
+
+// Define reads tables.sql and apply.sql. It panics on a mistake, which a program's own projections make at start.
+func Define(name string, version int, files fs.FS) Definition {
+	d, err := Load(name, version, files)
+	if err != nil {
+		panic(err)
+	}
+	return d
+}
+
+// Load is Define for a projection that comes from outside.
+func Load(name string, version int, files fs.FS) (Definition, error) {
+	if !definitionName.MatchString(name) {
+		return Definition{}, fmt.Errorf("projection name %q: use lower-case letters, digits and _, starting with a letter", name)
+	}
+	tables, err := fs.ReadFile(files, "tables.sql")
+	if err != nil {
+		return Definition{}, fmt.Errorf("projection %s has no tables.sql: %w", name, err)
+	}
+	apply, err := fs.ReadFile(files, "apply.sql")
+	if err != nil {
+		return Definition{}, fmt.Errorf("projection %s has no apply.sql: %w", name, err)
+	}
+	d := Definition{Name: name, Version: version, Tables: string(tables), Apply: statements(string(apply))}
+	d.Digest = sha256.Sum256(append(append(tables, 0), apply...))
+	if len(d.Apply) == 0 {
+		return Definition{}, fmt.Errorf("projection %s: apply.sql holds no statement", name)
+	}
+	return d, nil
+}
+
+// statements splits apply.sql at its "-- name:" headings; what stands before the first is a comment. A file without
+// headings is one statement.
+func statements(text string) []Statement {
+	parts := strings.Split("\n"+text, "\n-- name:")
+	if len(parts) == 1 {
+		return []Statement{{Name: "apply", On: typesOn(text), SQL: text}}
+	}
+	out := make([]Statement, 0, len(parts)-1)
+	for _, part := range parts[1:] {
+		name, body, _ := strings.Cut(part, "\n")
+		out = append(out, Statement{Name: strings.TrimSpace(name), On: typesOn(body), SQL: body})
+	}
+	return out
+}
+
+// typesOn reads the "-- on:" lines of a statement.
+func typesOn(body string) (types []string) {
+	for line := range strings.Lines(body) {
+		if list, ok := strings.CutPrefix(line, "-- on:"); ok {
+			for t := range strings.SplitSeq(list, ",") {
+				types = append(types, strings.TrimSpace(t))
+			}
+		}
+	}
+	return types
+}
+
+// Types lists the event types that the projection reads; nil means any.
+func (d Definition) Types() []string {
+	var types []string
+	for _, s := range d.Apply {
+		if len(s.On) == 0 {
+			return nil
+		}
+		types = append(types, s.On...)
+	}
+	slices.Sort(types)
+	return slices.Compact(types)
+}
+
+// For gives the statements that a slice calls for, as one text: without parameters they travel in one round trip.
+func (d Definition) For(s schema.Slice) string {
+	var b strings.Builder
+	for _, st := range d.Apply {
+		if len(st.On) == 0 || s.MayHold(st.On...) {
+			b.WriteString(st.SQL)
+			b.WriteString("\n")
+		}
+	}
+	return b.String()
+}
+
+// SubscriptionName is the cursor of the live projection.
+func (d Definition) SubscriptionName() string { return "projection." + d.Name }

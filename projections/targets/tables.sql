@@ -1,0 +1,24 @@
+-- targets: what each target is now, and every version that it ever was.
+
+CREATE TABLE targets (
+    handle     text COLLATE "C" PRIMARY KEY,
+    version    bigint      NOT NULL,  -- of the last target.changed, in the target's stream
+    revision   bigint      NOT NULL,  -- of the last event of any kind: what If-Match compares
+    state      text        NOT NULL,  -- enabled, disabled or deleted
+    reason     text,                  -- why it is in that state
+    config     json        NOT NULL,  -- domain.Target
+    changed_at timestamptz NOT NULL,
+    changed_by text        NOT NULL,
+    position   bigint      NOT NULL
+);
+
+CREATE TABLE target_versions (
+    handle     text COLLATE "C" NOT NULL,
+    version    bigint      NOT NULL,
+    config     json        NOT NULL,
+    reason     text,
+    changed_at timestamptz NOT NULL,
+    changed_by text        NOT NULL,
+    position   bigint      NOT NULL,
+    PRIMARY KEY (handle, version)
+);

@@ -1,0 +1,14 @@
+// Package targets answers which targets there are, as they are and as they were.
+package targets
+
+import (
+	"embed"
+
+	"github.com/dispatch-ledger/dispatch-ledger/projections"
+)
+
+//go:embed tables.sql apply.sql
+var files embed.FS
+
+// Definition is what each target is now and every version it had.
+var Definition = projections.Define("targets", 1, files)
