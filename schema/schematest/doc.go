@@ -11,5 +11,7 @@
 // time take different slots, and the next run finds cluster and templates as they were left. No server is shared, so none
 // has to be found, counted or waited for, and what a killed test left behind is swept by the slot's next owner.
 //
+// The tests of package schema itself are in package schema_test, because this package imports it.
+//
 // [NewServer] is for tests that kill the server: it gives a whole one.
 package schematest
