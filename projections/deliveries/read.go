@@ -1,0 +1,170 @@
+package deliveries
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/lib/pq"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/schema"
+)
+
+// Delivery is a row of the audit trail, with its attempts when Get read it.
+type Delivery struct {
+	ID            uuid.UUID
+	Position      int64 // of the event that answered the firing
+	Firing        domain.Firing
+	Outcome       domain.Outcome
+	Reason        string // a code
+	Detail        string // the same in a sentence
+	Consent       *domain.Decision
+	Unresolved    []domain.Unresolved
+	BodySHA256    string
+	MaxAttempts   int
+	PlannedAt     time.Time
+	FinishedAt    *time.Time
+	NextAttemptAt *time.Time
+	Attempts      int
+	Trail         []Attempt // in order; only from Get
+}
+
+// Attempt is one attempt of a delivery.
+type Attempt struct {
+	Attempt       int
+	Position      int64
+	StartedAt     time.Time
+	DurationMS    *float64
+	Status        int // HTTP; 0 when no answer arrived
+	Verdict       domain.Verdict
+	Reason        string
+	Outcome       domain.Outcome
+	NextAttemptAt *time.Time
+	Address       string
+	Worker        string
+}
+
+// Filter selects deliveries. An empty field selects all; filters combine.
+type Filter struct {
+	Target, Reaction, Platform string
+	Profile                    uuid.UUID
+	Outcomes                   []domain.Outcome
+	From, To                   time.Time // of planning; from inclusive, to exclusive
+	Before                     int64     // positions below: the cursor of a list, newest first; 0 begins at the newest
+	Limit                      int       // 50 by default
+}
+
+const columns = `d.delivery_id, d.position, d.firing_id, d.firing_position, d.reaction, coalesce(d.trigger, ''), d.cause, d.target,
+	coalesce(d.target_version, 0), coalesce(d.platform, ''), d.profile_id, d.outcome, coalesce(d.reason, ''), coalesce(d.detail, ''), d.consent, d.unresolved,
+	coalesce(d.body_sha256, ''), coalesce(d.max_attempts, 0), d.planned_at, d.finished_at, d.next_attempt_at, d.attempts,
+	EXISTS (SELECT FROM leases l WHERE l.delivery_id = d.delivery_id AND l.attempt = d.attempts + 1 AND d.finished_at IS NULL)`
+
+func scan(row interface{ Scan(...any) error }) (d Delivery, err error) {
+	var profile uuid.NullUUID
+	var consent, unresolved []byte
+	var sending bool
+	f := &d.Firing
+	err = row.Scan(&d.ID, &d.Position, &f.FiringID, &f.FiringPosition, &f.Reaction, &f.Trigger, &f.Cause, &f.Target, &f.TargetVersion, &f.Platform,
+		&profile, &d.Outcome, &d.Reason, &d.Detail, &consent, &unresolved, &d.BodySHA256, &d.MaxAttempts, &d.PlannedAt, &d.FinishedAt, &d.NextAttemptAt, &d.Attempts, &sending)
+	if err != nil {
+		return d, err
+	}
+	f.ProfileID = profile.UUID
+	if sending {
+		d.Outcome = domain.Sending
+	}
+	if consent != nil {
+		if err := json.Unmarshal(consent, &d.Consent); err != nil {
+			return d, fmt.Errorf("delivery %s: %w", d.ID, err)
+		}
+	}
+	if unresolved != nil {
+		if err := json.Unmarshal(unresolved, &d.Unresolved); err != nil {
+			return d, fmt.Errorf("delivery %s: %w", d.ID, err)
+		}
+	}
+	return d, nil
+}
+
+// Get gives one delivery with its attempts, or schema.ErrNotFound.
+func Get(ctx context.Context, q schema.Querier, id uuid.UUID) (Delivery, error) {
+	d, err := scan(q.QueryRowContext(ctx, `SELECT `+columns+` FROM deliveries d WHERE d.delivery_id = $1`, id))
+	if errors.Is(err, sql.ErrNoRows) {
+		return d, fmt.Errorf("delivery %s: %w", id, schema.ErrNotFound)
+	}
+	if err != nil {
+		return d, fmt.Errorf("delivery %s: %w", id, err)
+	}
+	rows, err := q.QueryContext(ctx, `SELECT attempt, position, started_at, duration_ms, coalesce(status, 0), verdict, coalesce(reason, ''), outcome,
+		next_attempt_at, coalesce(address, ''), coalesce(worker, '') FROM attempts WHERE delivery_id = $1 ORDER BY position`, id)
+	if err != nil {
+		return d, fmt.Errorf("delivery %s: %w", id, err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var a Attempt
+		if err := rows.Scan(&a.Attempt, &a.Position, &a.StartedAt, &a.DurationMS, &a.Status, &a.Verdict, &a.Reason, &a.Outcome, &a.NextAttemptAt, &a.Address, &a.Worker); err != nil {
+			return d, fmt.Errorf("delivery %s: %w", id, err)
+		}
+		d.Trail = append(d.Trail, a)
+	}
+	return d, rows.Err()
+}
+
+// List gives deliveries newest first. The last one's Position is the cursor of the next page.
+func List(ctx context.Context, q schema.Querier, f Filter) ([]Delivery, error) {
+	var where []string
+	var args []any
+	add := func(condition string, v any) {
+		args = append(args, v)
+		where = append(where, fmt.Sprintf(condition, len(args)))
+	}
+	for _, eq := range []struct{ column, value string }{{"target", f.Target}, {"reaction", f.Reaction}, {"platform", f.Platform}} {
+		if eq.value != "" {
+			add("d."+eq.column+" = $%d", eq.value)
+		}
+	}
+	if f.Profile != uuid.Nil {
+		add("d.profile_id = $%d", f.Profile)
+	}
+	if len(f.Outcomes) > 0 {
+		add("d.outcome = ANY($%d)", pq.Array(f.Outcomes))
+	}
+	if !f.From.IsZero() {
+		add("d.planned_at >= $%d", f.From)
+	}
+	if !f.To.IsZero() {
+		add("d.planned_at < $%d", f.To)
+	}
+	if f.Before > 0 {
+		add("d.position < $%d", f.Before)
+	}
+	if f.Limit <= 0 {
+		f.Limit = 50
+	}
+	query := `SELECT ` + columns + ` FROM deliveries d`
+	if len(where) > 0 {
+		query += ` WHERE ` + strings.Join(where, ` AND `)
+	}
+	query += fmt.Sprintf(` ORDER BY d.position DESC LIMIT %d`, f.Limit)
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("deliveries: %w", err)
+	}
+	defer rows.Close()
+	out := []Delivery{}
+	for rows.Next() {
+		d, err := scan(rows)
+		if err != nil {
+			return nil, fmt.Errorf("deliveries: %w", err)
+		}
+		out = append(out, d)
+	}
+	return out, rows.Err()
+}

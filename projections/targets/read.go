@@ -1,0 +1,102 @@
+package targets
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/lib/pq"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/schema"
+)
+
+// Target is a target as it is now.
+type Target struct {
+	domain.Target
+	Version   int64     // of its configuration, in the target's stream
+	Revision  int64     // of the last event about it: what a change must state that it decided on
+	State     string    // enabled, disabled or deleted
+	Reason    string    // why it is disabled or deleted
+	ChangedAt time.Time // of the last event about it
+	ChangedBy string
+	Position  int64
+}
+
+// Enabled reports whether firings go out through it.
+func (t Target) Enabled() bool { return t.State == "enabled" }
+
+const columns = `handle, version, revision, state, coalesce(reason, ''), config, changed_at, changed_by, position`
+
+func scan(row interface{ Scan(...any) error }) (t Target, err error) {
+	var config []byte
+	var handle string
+	if err := row.Scan(&handle, &t.Version, &t.Revision, &t.State, &t.Reason, &config, &t.ChangedAt, &t.ChangedBy, &t.Position); err != nil {
+		return t, err
+	}
+	if err := json.Unmarshal(config, &t.Target); err != nil {
+		return t, fmt.Errorf("target %s: %w", handle, err)
+	}
+	return t, nil
+}
+
+// Get gives a target by handle, deleted ones included, or schema.ErrNotFound.
+func Get(ctx context.Context, q schema.Querier, handle string) (Target, error) {
+	t, err := scan(q.QueryRowContext(ctx, `SELECT `+columns+` FROM targets WHERE handle = $1`, handle))
+	if errors.Is(err, sql.ErrNoRows) {
+		return t, fmt.Errorf("target %q: %w", handle, schema.ErrNotFound)
+	}
+	return t, err
+}
+
+// Named gives the targets of these handles that exist, by handle.
+func Named(ctx context.Context, q schema.Querier, handles []string) (map[string]Target, error) {
+	out := make(map[string]Target, len(handles))
+	return out, each(ctx, q, func(t Target) { out[t.Handle] = t }, `SELECT `+columns+` FROM targets WHERE handle = ANY($1)`, pq.Array(handles))
+}
+
+// List gives the targets that are not deleted, by handle, after one and at most so many.
+func List(ctx context.Context, q schema.Querier, after string, limit int) ([]Target, error) {
+	var out []Target
+	err := each(ctx, q, func(t Target) { out = append(out, t) },
+		`SELECT `+columns+` FROM targets WHERE handle > $1 AND state <> 'deleted' ORDER BY handle LIMIT $2`, after, limit)
+	return out, err
+}
+
+// Versions gives every version that a target ever had, the newest first.
+func Versions(ctx context.Context, q schema.Querier, handle string) ([]Target, error) {
+	var out []Target
+	err := each(ctx, q, func(t Target) { out = append(out, t) },
+		`SELECT handle, version, version, 'enabled', coalesce(reason, ''), config, changed_at, changed_by, position
+		 FROM target_versions WHERE handle = $1 ORDER BY version DESC`, handle)
+	return out, err
+}
+
+// Version gives one version of a target, or schema.ErrNotFound.
+func Version(ctx context.Context, q schema.Querier, handle string, version int64) (Target, error) {
+	t, err := scan(q.QueryRowContext(ctx, `SELECT handle, version, version, 'enabled', coalesce(reason, ''), config, changed_at, changed_by, position
+		FROM target_versions WHERE handle = $1 AND version = $2`, handle, version))
+	if errors.Is(err, sql.ErrNoRows) {
+		return t, fmt.Errorf("target %q version %d: %w", handle, version, schema.ErrNotFound)
+	}
+	return t, err
+}
+
+func each(ctx context.Context, q schema.Querier, add func(Target), query string, args ...any) error {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return fmt.Errorf("targets: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		t, err := scan(rows)
+		if err != nil {
+			return fmt.Errorf("targets: %w", err)
+		}
+		add(t)
+	}
+	return rows.Err()
+}
