@@ -227,7 +227,7 @@ SELECT c.position, s.until, CASE WHEN s.until - c.position <= 2000 THEN
 	(SELECT array_agg(DISTINCT e.type) FROM events e WHERE e.position > c.position AND e.position <= s.until) END
 FROM cursor c, LATERAL (
 	SELECT least(
-		(SELECT max(position) FROM events),
+		(SELECT coalesce(max(position), 0) FROM events), -- least() would pass over a null
 		c.position + $2::bigint,
 		(SELECT min(coalesce(b.position, 0)) FROM unnest($3::text[]) AS a (name) LEFT JOIN subscriptions b USING (name))
 	) AS until

@@ -71,6 +71,12 @@ CREATE TABLE ledger_settings (
 );
 INSERT INTO ledger_settings DEFAULT VALUES;
 
+-- Which positions each partition holds: from first, below past.
+CREATE TABLE partitions (
+    first bigint PRIMARY KEY,
+    past  bigint NOT NULL UNIQUE CHECK (past > first)
+);
+
 -- refuse_change is what UPDATE, DELETE and TRUNCATE meet, whoever issues them.
 -- +goose StatementBegin
 CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -84,29 +90,29 @@ END $$;
 CREATE TRIGGER events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON events
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
--- ensure_partitions makes the partitions that hold a range of positions, where they are missing. Attaching a table
--- that was made beside the parent takes a lock that neither readers nor appends wait for.
+-- ensure_partitions makes partitions up to a position. Attaching a table that was made beside the parent takes a lock
+-- that neither readers nor appends wait for.
 -- +goose StatementBegin
-CREATE FUNCTION ensure_partitions(from_position bigint, to_position bigint) RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$
+CREATE FUNCTION ensure_partitions(to_position bigint) RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
-    size  bigint := (SELECT s.partition_size FROM ledger_settings s);
-    first bigint := (from_position - 1) / size * size + 1;
+    first bigint := (SELECT coalesce(max(p.past), 1) FROM partitions p);
+    past  bigint;
     part  text;
 BEGIN
     WHILE first <= to_position LOOP
+        past := first + (SELECT s.partition_size FROM ledger_settings s);
         part := format('events_%s', first);
-        IF to_regclass(part) IS NULL THEN
-            EXECUTE format('CREATE TABLE %I (LIKE events INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING COMMENTS)', part);
-            EXECUTE format('ALTER TABLE %I ADD CONSTRAINT bounds CHECK (position >= %s AND position < %s)', part, first, first + size);
-            -- Uniqueness over the whole ledger is append()'s doing, under the lock; these are the second line of
-            -- defence, and what it looks repeats and versions up in.
-            EXECUTE format('CREATE UNIQUE INDEX %I ON %I (id)', part || '_id', part);
-            EXECUTE format('CREATE UNIQUE INDEX %I ON %I (stream, version)', part || '_stream_version', part);
-            EXECUTE format('CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON %I FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()', part);
-            EXECUTE format('ALTER TABLE events ATTACH PARTITION %I FOR VALUES FROM (%s) TO (%s)', part, first, first + size);
-            EXECUTE format('ALTER TABLE %I DROP CONSTRAINT bounds', part); -- it spared the attaching a scan; the partition's own bound says the same
-        END IF;
-        first := first + size;
+        EXECUTE format('CREATE TABLE %I (LIKE events INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING COMMENTS)', part);
+        EXECUTE format('ALTER TABLE %I ADD CONSTRAINT bounds CHECK (position >= %s AND position < %s)', part, first, past);
+        -- Uniqueness over the whole ledger is append()'s doing, under the lock; these are the second line of
+        -- defence, and what it looks repeats and versions up in.
+        EXECUTE format('CREATE UNIQUE INDEX %I ON %I (id)', part || '_id', part);
+        EXECUTE format('CREATE UNIQUE INDEX %I ON %I (stream, version)', part || '_stream_version', part);
+        EXECUTE format('CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON %I FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()', part);
+        EXECUTE format('ALTER TABLE events ATTACH PARTITION %I FOR VALUES FROM (%s) TO (%s)', part, first, past);
+        EXECUTE format('ALTER TABLE %I DROP CONSTRAINT bounds', part); -- it spared the attaching a scan; the partition's own bound says the same
+        INSERT INTO partitions VALUES (first, past);
+        first := past;
     END LOOP;
 END $$;
 -- +goose StatementEnd
@@ -181,7 +187,7 @@ BEGIN
         RETURN;
     END IF;
 
-    PERFORM ensure_partitions(head + 1, head + n);
+    PERFORM ensure_partitions(head + n);
     stamp_be := int8send((extract(epoch FROM stamp) * 1000000)::bigint);
 
     RETURN QUERY
@@ -261,7 +267,7 @@ DO $$
 DECLARE f regprocedure;
 BEGIN
     FOREACH f IN ARRAY ARRAY[
-        'ensure_partitions(bigint,bigint)'::regprocedure,
+        'ensure_partitions(bigint)'::regprocedure,
         'append(uuid[],text[],text[],int[],bigint[],uuid[],text[],text[],text[],text[],uuid[],timestamptz[],text[],text[],uuid[],uuid[],text[],bytea[],bytea[])'::regprocedure
     ] LOOP
         EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp', f, current_schema());
@@ -271,9 +277,9 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
-SELECT ensure_partitions(1, 1);
+SELECT ensure_partitions(1);
 
-GRANT SELECT ON events, slice, ledger_settings TO ledger_service, ledger_reader;
+GRANT SELECT ON events, slice, ledger_settings, partitions TO ledger_service, ledger_reader;
 GRANT SELECT, INSERT, UPDATE, DELETE ON subscriptions, fences, projections, leases TO ledger_service;
 GRANT SELECT ON subscriptions, projections TO ledger_reader;
 
@@ -282,6 +288,6 @@ DROP VIEW slice;
 DROP TABLE leases, projections, fences, subscriptions;
 DROP FUNCTION move_cursor(text, bigint);
 DROP FUNCTION append(uuid[],text[],text[],int[],bigint[],uuid[],text[],text[],text[],text[],uuid[],timestamptz[],text[],text[],uuid[],uuid[],text[],bytea[],bytea[]);
-DROP TABLE events, ledger_settings CASCADE;
-DROP FUNCTION ensure_partitions(bigint, bigint);
+DROP TABLE events, partitions, ledger_settings CASCADE;
+DROP FUNCTION ensure_partitions(bigint);
 DROP FUNCTION refuse_change();
