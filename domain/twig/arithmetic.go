@@ -1,0 +1,209 @@
+package twig
+
+import (
+	"math"
+	"math/bits"
+)
+
+// arithmetic is +, -, *, / and ** on PHP's numbers: integers stay integers until they overflow.
+func (r *run) arithmetic(op operator, a, b Value) Value {
+	x, y := r.number(a, op.String()), r.number(b, op.String())
+	i, okI := x.(int64)
+	j, okJ := y.(int64)
+	if okI && okJ {
+		if v, ok := r.integers(op, i, j); ok {
+			return v
+		}
+	}
+	f, g := toFloat(x), toFloat(y)
+	switch op {
+	case opAdd:
+		return f + g
+	case opSub:
+		return f - g
+	case opMul:
+		return f * g
+	case opPow:
+		return math.Pow(f, g)
+	}
+	if g == 0 {
+		r.fail(CodeDivision, "division by zero")
+	}
+	return f / g
+}
+
+// integers computes with integers; ok is false when the result is not one.
+func (r *run) integers(op operator, i, j int64) (v Value, ok bool) {
+	switch op {
+	case opAdd:
+		s := i + j
+		return s, (s > i) == (j > 0)
+	case opSub:
+		s := i - j
+		return s, (s < i) == (j > 0)
+	case opMul:
+		return multiply(i, j)
+	case opPow:
+		if j < 0 {
+			return nil, false
+		}
+		result := int64(1)
+		for base := i; ; {
+			if j&1 == 1 {
+				p, ok := multiply(result, base)
+				if !ok {
+					return nil, false
+				}
+				result = p.(int64) //nolint:errcheck,forcetypeassert // multiply gives an int64 when ok
+			}
+			if j >>= 1; j == 0 {
+				return result, true
+			}
+			p, ok := multiply(base, base)
+			if !ok {
+				return nil, false
+			}
+			base = p.(int64) //nolint:errcheck,forcetypeassert // as above
+		}
+	case opDiv:
+		if j == 0 {
+			r.fail(CodeDivision, "division by zero")
+		}
+		if j == -1 {
+			return -i, i != math.MinInt64
+		}
+		return i / j, i%j == 0
+	}
+	return nil, false
+}
+
+func multiply(i, j int64) (Value, bool) {
+	neg := (i < 0) != (j < 0)
+	hi, lo := bits.Mul64(magnitude(i), magnitude(j))
+	if hi != 0 || lo > 1<<63 || lo == 1<<63 && !neg {
+		return nil, false
+	}
+	if neg {
+		return -int64(lo), true //nolint:gosec // lo is at most 1<<63
+	}
+	return int64(lo), true //nolint:gosec // lo is below 1<<63
+}
+
+func magnitude(i int64) uint64 {
+	if i < 0 {
+		return -uint64(i) //nolint:gosec // two's complement gives the magnitude, of the smallest integer too
+	}
+	return uint64(i)
+}
+
+// modulo is PHP's %: on integers, with the sign of the dividend.
+func (r *run) modulo(a, b Value) Value {
+	i, j := toInt(r.number(a, "%")), toInt(r.number(b, "%"))
+	if j == 0 {
+		r.fail(CodeDivision, "modulo by zero")
+	}
+	if j == -1 {
+		return int64(0)
+	}
+	return i % j
+}
+
+// floorDivide is Twig's //: the quotient, rounded down to an integer.
+func (r *run) floorDivide(a, b Value) Value {
+	switch q := r.arithmetic(opDiv, a, b).(type) {
+	case int64:
+		return q
+	case float64:
+		return floatToInt(math.Floor(q))
+	}
+	return nil
+}
+
+// negate is unary minus.
+func (r *run) negate(v Value) Value {
+	return r.arithmetic(opMul, v, int64(-1))
+}
+
+// rangeOf is PHP's range(): integers, floats or single letters, counting up or down.
+func (r *run) rangeOf(low, high, step Value) *Array {
+	if l, ok := low.(string); ok && l != "" {
+		if h, ok := high.(string); ok && h != "" {
+			_, lw := numericPrefix(l)
+			_, hw := numericPrefix(h)
+			if !lw || !hw {
+				return r.letters(l[0], h[0], step)
+			}
+		}
+	}
+	lo, hi, st := looseNumber(low), looseNumber(high), looseNumber(step)
+	i, okI := lo.(int64)
+	j, okJ := hi.(int64)
+	k, okK := st.(int64)
+	if f, ok := st.(float64); ok && f == math.Trunc(f) && math.Abs(f) < 1e15 {
+		k, okK = int64(f), true
+	}
+	if okI && okJ && okK {
+		return r.integerRange(i, j, k)
+	}
+	x, y, s := toFloat(lo), toFloat(hi), math.Abs(toFloat(st))
+	if s == 0 || math.IsNaN(s) {
+		s = 1
+	}
+	n := math.Floor(math.Abs(y-x)/s + 1e-9)
+	if math.IsNaN(n) || n*arrayElementBytes > float64(r.limits.ValueBytes) {
+		r.fail(CodeLimitMemory, "range is too large")
+	}
+	if y < x {
+		s = -s
+	}
+	a := r.array(int(n) + 1)
+	for k := range int(n) + 1 {
+		a.add(x + float64(k)*s)
+	}
+	return a
+}
+
+func (r *run) integerRange(low, high, step int64) *Array {
+	if step == 0 {
+		step = 1
+	}
+	size := magnitude(step)
+	span := uint64(high) - uint64(low) //nolint:gosec // the distance, whatever the signs
+	if high < low {
+		span = uint64(low) - uint64(high) //nolint:gosec // as above
+	}
+	if size > span && span != 0 {
+		r.fail(CodeArguments, "range: the step %d exceeds the range", step)
+	}
+	n := span / size
+	if n > uint64(r.limits.ValueBytes/arrayElementBytes) { //nolint:gosec // limits are positive
+		r.fail(CodeLimitMemory, "range has %d elements, too many", n+1)
+	}
+	a := r.array(int(n) + 1)      //nolint:gosec // bounded by the line above
+	for i := range int64(n) + 1 { //nolint:gosec // bounded, as above
+		if high < low {
+			a.add(low - i*int64(size)) //nolint:gosec // stays inside the range
+		} else {
+			a.add(low + i*int64(size)) //nolint:gosec // stays inside the range
+		}
+	}
+	return a
+}
+
+func (r *run) letters(low, high byte, step Value) *Array {
+	n := int(magnitude(toInt(step))) //nolint:gosec // a step beyond 255 gives one letter
+	if n <= 0 {
+		n = 1
+	}
+	a := r.array(max(int(high)-int(low), int(low)-int(high)) + 1)
+	for c := int(low); ; {
+		a.add(string([]byte{byte(c)}))
+		if high >= low {
+			if c += n; c > int(high) {
+				return a
+			}
+		} else if c -= n; c < int(high) {
+			return a
+		}
+	}
+}

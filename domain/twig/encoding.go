@@ -1,0 +1,37 @@
+package twig
+
+import (
+	"fmt"
+	"strings"
+
+	"golang.org/x/text/encoding/htmlindex"
+)
+
+// convertEncoding changes the character set of a text. Names are the Internet's (ISO-2022-JP, windows-1252, …).
+func convertEncoding(s, to, from string) (string, error) {
+	text := s
+	if !isUTF8Name(from) {
+		e, err := htmlindex.Get(from)
+		if err != nil {
+			return "", fmt.Errorf("unknown character set %s", quoteShort(from))
+		}
+		if text, err = e.NewDecoder().String(s); err != nil {
+			return "", fmt.Errorf("text is not %s", from)
+		}
+	}
+	if isUTF8Name(to) {
+		return text, nil
+	}
+	e, err := htmlindex.Get(to)
+	if err != nil {
+		return "", fmt.Errorf("unknown character set %s", quoteShort(to))
+	}
+	if text, err = e.NewEncoder().String(text); err != nil {
+		return "", fmt.Errorf("text has characters that %s lacks", to)
+	}
+	return text, nil
+}
+
+func isUTF8Name(name string) bool {
+	return strings.EqualFold(name, "UTF-8") || strings.EqualFold(name, "UTF8")
+}
