@@ -1,0 +1,30 @@
+// Package simulators makes any platform's simulator by the platform's name.
+package simulators
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms"
+	klaviyo "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/klaviyo/simulator"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/simulator"
+)
+
+var makers = map[string]func(simulator.Options) (http.Handler, error){
+	"klaviyo": func(o simulator.Options) (http.Handler, error) { return klaviyo.New(o) },
+}
+
+// New makes the simulator of a platform. The error is [platforms.ErrUnknown] or [simulator.ErrNoClock].
+func New(platform string, opts simulator.Options) (http.Handler, error) {
+	maker, ok := makers[platform]
+	if !ok {
+		return nil, fmt.Errorf("%w %q: there are simulators of %s", platforms.ErrUnknown, platform, strings.Join(Names(), ", "))
+	}
+	return maker(opts)
+}
+
+// Names lists the platforms that have a simulator.
+func Names() []string { return slices.Sorted(maps.Keys(makers)) }
