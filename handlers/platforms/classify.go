@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
 )
 
 // MaxRetryAfter is the longest wait that a platform can ask for. A longer one, by mistake or malice, would hold a
@@ -22,32 +24,32 @@ func ByStatus(status int, header http.Header, now time.Time) Verdict {
 	v := Verdict{Native: nativeStatus(status), Limit: RateLimitOf(header, now)}
 	switch {
 	case status >= 200 && status < 300:
-		v.Kind, v.Reason = Accepted, "the receiver took it"
+		v.Kind, v.Reason = domain.Accepted, "the receiver took it"
 	case status == http.StatusUnauthorized, status == http.StatusForbidden, status == http.StatusProxyAuthRequired:
-		v.Kind, v.Reason = AuthExpired, "the receiver refused the credential: check the target's headers and the secret they name"
+		v.Kind, v.Reason = domain.AuthExpired, "the receiver refused the credential: check the target's headers and the secret they name"
 	case status == http.StatusGone:
-		v.Kind, v.Disable, v.Reason = Permanent, true, "the endpoint is gone: point the target at its successor"
+		v.Kind, v.Disable, v.Reason = domain.Permanent, true, "the endpoint is gone: point the target at its successor"
 	case status == http.StatusTooManyRequests:
-		v.Kind, v.Reason = Retry, "the receiver is rate limiting us"
+		v.Kind, v.Reason = domain.RetryLater, "the receiver is rate limiting us"
 	case status == http.StatusRequestTimeout, status == http.StatusTooEarly:
-		v.Kind, v.Reason = Retry, "the receiver asked for it again"
+		v.Kind, v.Reason = domain.RetryLater, "the receiver asked for it again"
 	case status == http.StatusConflict:
-		v.Kind, v.Reason = Retry, "the receiver is still busy with an earlier request of the same key"
+		v.Kind, v.Reason = domain.RetryLater, "the receiver is still busy with an earlier request of the same key"
 	case status == http.StatusNotImplemented, status == http.StatusHTTPVersionNotSupported:
-		v.Kind, v.Reason = Permanent, "the receiver does not do this at all: check the target's URL"
+		v.Kind, v.Reason = domain.Permanent, "the receiver does not do this at all: check the target's URL"
 	case status >= 500 && status < 600:
-		v.Kind, v.Reason = Retry, "the receiver failed"
+		v.Kind, v.Reason = domain.RetryLater, "the receiver failed"
 	case status >= 300 && status < 400:
-		v.Kind, v.Reason = Permanent, "the receiver redirects, and redirects are not followed: put the final URL into the target"
+		v.Kind, v.Reason = domain.Permanent, "the receiver redirects, and redirects are not followed: put the final URL into the target"
 		if to := header.Get("Location"); to != "" {
 			v.Reason += " (" + clip(to, 200) + ")"
 		}
 	case status >= 400 && status < 500:
-		v.Kind, v.Reason = Permanent, "the receiver refused the request as it stands"
+		v.Kind, v.Reason = domain.Permanent, "the receiver refused the request as it stands"
 	default:
-		v.Kind, v.Reason = Retry, "the answer is not a final HTTP status"
+		v.Kind, v.Reason = domain.RetryLater, "the answer is not a final HTTP status"
 	}
-	if v.Kind == Retry {
+	if v.Kind == domain.RetryLater {
 		v.RetryAt = RetryAfter(header, now)
 	}
 	return v
@@ -58,9 +60,9 @@ func ByStatus(status int, header http.Header, now time.Time) Verdict {
 func ClassifyError(err error) Verdict {
 	var timeout net.Error
 	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() {
-		return Verdict{Kind: Timeout, Reason: "no answer in time; the platform may have taken it", Native: clip(err.Error(), 200)}
+		return Verdict{Kind: domain.Timeout, Reason: "no answer in time; the platform may have taken it", Native: clip(err.Error(), 200)}
 	}
-	return Verdict{Kind: NetworkError, Reason: "no answer: " + clip(err.Error(), 200), Native: clip(err.Error(), 200)}
+	return Verdict{Kind: domain.NetworkError, Reason: "no answer: " + clip(err.Error(), 200), Native: clip(err.Error(), 200)}
 }
 
 // RetryAfter reads the Retry-After header, in seconds or as an HTTP date, as a time not before now and at most

@@ -13,6 +13,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms"
 )
 
@@ -20,14 +21,14 @@ var noon = time.Date(2026, 8, 20, 12, 0, 0, 0, time.UTC)
 
 func TestByStatus(t *testing.T) {
 	t.Parallel()
-	for status, want := range map[int]platforms.Kind{
-		200: platforms.Accepted, 202: platforms.Accepted, 204: platforms.Accepted, 299: platforms.Accepted,
-		301: platforms.Permanent, 304: platforms.Permanent,
-		400: platforms.Permanent, 401: platforms.AuthExpired, 403: platforms.AuthExpired, 404: platforms.Permanent, 407: platforms.AuthExpired,
-		408: platforms.Retry, 409: platforms.Retry, 410: platforms.Permanent, 413: platforms.Permanent, 422: platforms.Permanent,
-		425: platforms.Retry, 429: platforms.Retry,
-		500: platforms.Retry, 501: platforms.Permanent, 502: platforms.Retry, 503: platforms.Retry, 504: platforms.Retry, 524: platforms.Retry,
-		0: platforms.Retry, 101: platforms.Retry, 999: platforms.Retry,
+	for status, want := range map[int]domain.Verdict{
+		200: domain.Accepted, 202: domain.Accepted, 204: domain.Accepted, 299: domain.Accepted,
+		301: domain.Permanent, 304: domain.Permanent,
+		400: domain.Permanent, 401: domain.AuthExpired, 403: domain.AuthExpired, 404: domain.Permanent, 407: domain.AuthExpired,
+		408: domain.RetryLater, 409: domain.RetryLater, 410: domain.Permanent, 413: domain.Permanent, 422: domain.Permanent,
+		425: domain.RetryLater, 429: domain.RetryLater,
+		500: domain.RetryLater, 501: domain.Permanent, 502: domain.RetryLater, 503: domain.RetryLater, 504: domain.RetryLater, 524: domain.RetryLater,
+		0: domain.RetryLater, 101: domain.RetryLater, 999: domain.RetryLater,
 	} {
 		v := platforms.ByStatus(status, nil, noon)
 		if v.Kind != want || v.Reason == "" {
@@ -90,12 +91,12 @@ func TestClassifyError(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		err  error
-		want platforms.Kind
+		want domain.Verdict
 	}{
-		"the deadline passed":  {err: fmt.Errorf("post: %w", context.DeadlineExceeded), want: platforms.Timeout},
-		"the socket timed out": {err: fmt.Errorf("read: %w", os.ErrDeadlineExceeded), want: platforms.Timeout},
-		"nobody listens":       {err: errors.New("connection refused"), want: platforms.NetworkError},
-		"we are shutting down": {err: context.Canceled, want: platforms.NetworkError},
+		"the deadline passed":  {err: fmt.Errorf("post: %w", context.DeadlineExceeded), want: domain.Timeout},
+		"the socket timed out": {err: fmt.Errorf("read: %w", os.ErrDeadlineExceeded), want: domain.Timeout},
+		"nobody listens":       {err: errors.New("connection refused"), want: domain.NetworkError},
+		"we are shutting down": {err: context.Canceled, want: domain.NetworkError},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
 )
 
 // Dialect is how one platform takes a send and answers it. Every method is pure: no clock, no network, no state.
@@ -73,33 +75,13 @@ const (
 // SafeToRepeat reports whether an attempt with an unknown outcome can be repeated without reaching the person twice.
 func (d Dedupe) SafeToRepeat() bool { return d == DedupeDrops || d == DedupeRejects }
 
-// Kind is what an attempt came to.
-type Kind string
-
-// The verdicts. The last three are given when no answer arrived, by [ClassifyError] and by the dispatcher.
-const (
-	Accepted     Kind = "accepted"      // the platform took it; it may still be queued there
-	Duplicate    Kind = "duplicate"     // it had it already: an earlier attempt landed
-	Partial      Kind = "partial"       // a success that reports errors inside; what was taken stays taken
-	Retry        Kind = "retry"         // not now: try again, not before RetryAt
-	Permanent    Kind = "permanent"     // trying again would get the same answer
-	Refused      Kind = "refused"       // the platform will not send to this person; Refusal says why
-	AuthExpired  Kind = "auth_expired"  // the credential is wrong, expired or lacks a right; nothing is wrong with the message
-	NetworkError Kind = "network_error" // no answer, and the request may never have left
-	Timeout      Kind = "timeout"       // no answer in time; the platform may have taken it
-	Lost         Kind = "lost"          // the process died after the intent was recorded; outcome unknown
-)
-
-// Succeeded reports whether the delivery is done and well.
-func (k Kind) Succeeded() bool { return k == Accepted || k == Duplicate }
-
 // Verdict is an answer read in the platform's dialect.
 type Verdict struct {
-	Kind    Kind
-	Reason  string    // one sentence for a person, with what to do where something can be done
-	Native  string    // the platform's own code or message, verbatim and short; empty when it gave none
-	RetryAt time.Time // not before this; zero: the caller's own back-off
-	Limit   RateLimit // what the answer said about the account's quota, also on a success
+	Kind    domain.Verdict // never network_error, timeout or lost: those are given when no answer arrived, see ClassifyError
+	Reason  string         // one sentence for a person, with what to do where something can be done
+	Native  string         // the platform's own code or message, verbatim and short; empty when it gave none
+	RetryAt time.Time      // not before this; zero: the caller's own back-off
+	Limit   RateLimit      // what the answer said about the account's quota, also on a success
 
 	Disable   bool        // the endpoint is gone for good (410, retired API): stop using the target and say why
 	MessageID string      // the platform's id for the message, when it gives one

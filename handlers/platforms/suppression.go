@@ -6,21 +6,13 @@ import (
 	"iter"
 	"net/http"
 	"time"
-)
 
-// Channel is a way of reaching a person.
-type Channel string
-
-// The channels that platforms suppress on.
-const (
-	Email Channel = "email"
-	SMS   Channel = "sms"
-	Push  Channel = "push"
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
 )
 
 // Address is a normalised contact address: an email trimmed and lower-cased, a phone number in E.164 with its plus.
 type Address struct {
-	Channel Channel
+	Channel domain.Channel
 	Value   string
 }
 
@@ -138,7 +130,7 @@ type Cursor string
 
 // Query asks for part of a platform's list.
 type Query struct {
-	Channel Channel
+	Channel domain.Channel
 	Since   time.Time // changes from here on; the client widens it to what the platform can express
 	Cursor  Cursor    // continue here; empty: from the start
 	Full    bool      // everything, whatever its date; Since is ignored
@@ -229,14 +221,14 @@ type Describer interface{ Caps() Caps }
 
 // Caps is what a platform can and cannot do.
 type Caps struct {
-	Channels     []Channel            // that it sends on
-	Dedupe       Dedupe               // what it does with a repeated key
-	ReadReasons  map[Channel][]Reason // reasons its list can show, per channel; an absent channel cannot be read
-	SinceStep    time.Duration        // coarseness of "since": a day for some
-	SeesClears   bool                 // an incremental read shows lifted suppressions too
-	WriteMax     int                  // changes in one call
-	CarriesDate  bool                 // a write can state our opt-out date
-	NeedsScopeID map[Channel]bool     // writing needs a list or group id
-	VerifyAfter  time.Duration        // reading back sooner than this proves nothing
-	Cannot       []string             // what is missing, each a sentence for the operator
+	Channels     []domain.Channel            // that it sends on
+	Dedupe       Dedupe                      // what it does with a repeated key
+	ReadReasons  map[domain.Channel][]Reason // reasons its list can show, per channel; an absent channel cannot be read
+	SinceStep    time.Duration               // coarseness of "since": a day for some
+	SeesClears   bool                        // an incremental read shows lifted suppressions too
+	WriteMax     int                         // changes in one call
+	CarriesDate  bool                        // a write can state our opt-out date
+	NeedsScopeID map[domain.Channel]bool     // writing needs a list or group id
+	VerifyAfter  time.Duration               // reading back sooner than this proves nothing
+	Cannot       []string                    // what is missing, each a sentence for the operator
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/tidwall/gjson"
 	"github.com/tidwall/sjson"
 
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms"
 )
 
@@ -333,7 +334,7 @@ type answer struct {
 // left of the window in RateLimit-Reset, other 4xx are final, 410 is a call that was retired.
 func (Dialect) Classify(status int, header http.Header, body []byte, now time.Time) platforms.Verdict {
 	v := platforms.ByStatus(status, header, now)
-	if v.Kind == platforms.Accepted {
+	if v.Kind == domain.Accepted {
 		v.Reason = "Klaviyo validated and queued it"
 		return v
 	}
@@ -367,12 +368,12 @@ func (Dialect) Classify(status int, header http.Header, body []byte, now time.Ti
 	case status == http.StatusNotFound && strings.Contains(strings.ToLower(detail), "revision"):
 		v.Reason = "Klaviyo knows no such revision of this call: set the target's revision header to " + Revision
 	case status == http.StatusConflict && len(said.Errors) > 0 && said.Errors[0].Meta.DuplicateProfileID != "":
-		v.Kind, v.RetryAt = platforms.Permanent, time.Time{}
+		v.Kind, v.RetryAt = domain.Permanent, time.Time{}
 		v.Reason = "the profile exists already: use /api/profile-import, which creates or updates"
 	case status == http.StatusConflict:
-		v.Kind, v.RetryAt = platforms.Permanent, time.Time{}
+		v.Kind, v.RetryAt = domain.Permanent, time.Time{}
 		v.Reason = "Klaviyo reports a conflict: " + detail
-	case status >= 400 && status < 500 && v.Kind == platforms.Permanent:
+	case status >= 400 && status < 500 && v.Kind == domain.Permanent:
 		v.Reason = "Klaviyo refused the request: " + detail
 		if detail == "" {
 			v.Reason = "Klaviyo refused the request without saying why"
@@ -382,11 +383,11 @@ func (Dialect) Classify(status int, header http.Header, body []byte, now time.Ti
 }
 
 var caps = platforms.Caps{
-	Channels: []platforms.Channel{platforms.Email, platforms.SMS, platforms.Push},
+	Channels: []domain.Channel{domain.Email, domain.SMS, domain.Push},
 	Dedupe:   platforms.DedupeDrops,
-	ReadReasons: map[platforms.Channel][]platforms.Reason{
-		platforms.Email: {platforms.Unsubscribed, platforms.Complaint, platforms.HardBounce, platforms.InvalidAddress, platforms.Manual},
-		platforms.SMS:   {platforms.Unsubscribed},
+	ReadReasons: map[domain.Channel][]platforms.Reason{
+		domain.Email: {platforms.Unsubscribed, platforms.Complaint, platforms.HardBounce, platforms.InvalidAddress, platforms.Manual},
+		domain.SMS:   {platforms.Unsubscribed},
 	},
 	SinceStep:   time.Second,
 	WriteMax:    100,

@@ -12,6 +12,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/klaviyo"
 )
@@ -188,25 +189,25 @@ func TestClassify(t *testing.T) {
 		status  int
 		header  http.Header
 		body    string
-		kind    platforms.Kind
+		kind    domain.Verdict
 		retry   time.Duration // from the answer's arrival; 0: none
 		disable bool
 		says    string // part of the reason
 	}{
-		"queued":                      {status: 202, kind: platforms.Accepted},
-		"profile made":                {status: 201, kind: platforms.Accepted, body: `{"data":{}}`},
-		"bad email":                   {status: 400, kind: platforms.Permanent, body: problem("invalid", "bad", `,"source":{"pointer":"/data/attributes/email"}`), says: "(at /data/attributes/email)"},
-		"bad key":                     {status: 401, kind: platforms.AuthExpired, says: "private key"},
-		"scope missing":               {status: 403, kind: platforms.AuthExpired, says: "scope"},
-		"unknown revision":            {status: 404, kind: platforms.Permanent, body: problem("not_found", "No valid revisions found for method", ""), says: klaviyo.Revision},
-		"profile exists":              {status: 409, kind: platforms.Permanent, body: problem("duplicate_profile", "exists", `,"meta":{"duplicate_profile_id":"01G"}`), says: "profile-import"},
-		"retired call":                {status: 410, kind: platforms.Permanent, disable: true, says: "/api/events"},
-		"throttled, with Retry-After": {status: 429, kind: platforms.Retry, header: http.Header{"Retry-After": {"7"}}, retry: 7 * time.Second},
-		"throttled, window's rest":    {status: 429, kind: platforms.Retry, header: http.Header{"Ratelimit-Reset": {"42"}}, retry: 42 * time.Second},
-		"throttled for a year":        {status: 429, kind: platforms.Retry, header: http.Header{"Retry-After": {"31536000"}}, retry: platforms.MaxRetryAfter},
-		"throttled until yesterday":   {status: 503, kind: platforms.Retry, header: http.Header{"Retry-After": {"Wed, 19 Aug 2026 10:00:00 GMT"}}, retry: -1},
-		"a proxy's page":              {status: 502, kind: platforms.Retry, body: "<html>"},
-		"a timeout at the edge":       {status: 524, kind: platforms.Retry},
+		"queued":                      {status: 202, kind: domain.Accepted},
+		"profile made":                {status: 201, kind: domain.Accepted, body: `{"data":{}}`},
+		"bad email":                   {status: 400, kind: domain.Permanent, body: problem("invalid", "bad", `,"source":{"pointer":"/data/attributes/email"}`), says: "(at /data/attributes/email)"},
+		"bad key":                     {status: 401, kind: domain.AuthExpired, says: "private key"},
+		"scope missing":               {status: 403, kind: domain.AuthExpired, says: "scope"},
+		"unknown revision":            {status: 404, kind: domain.Permanent, body: problem("not_found", "No valid revisions found for method", ""), says: klaviyo.Revision},
+		"profile exists":              {status: 409, kind: domain.Permanent, body: problem("duplicate_profile", "exists", `,"meta":{"duplicate_profile_id":"01G"}`), says: "profile-import"},
+		"retired call":                {status: 410, kind: domain.Permanent, disable: true, says: "/api/events"},
+		"throttled, with Retry-After": {status: 429, kind: domain.RetryLater, header: http.Header{"Retry-After": {"7"}}, retry: 7 * time.Second},
+		"throttled, window's rest":    {status: 429, kind: domain.RetryLater, header: http.Header{"Ratelimit-Reset": {"42"}}, retry: 42 * time.Second},
+		"throttled for a year":        {status: 429, kind: domain.RetryLater, header: http.Header{"Retry-After": {"31536000"}}, retry: platforms.MaxRetryAfter},
+		"throttled until yesterday":   {status: 503, kind: domain.RetryLater, header: http.Header{"Retry-After": {"Wed, 19 Aug 2026 10:00:00 GMT"}}, retry: -1},
+		"a proxy's page":              {status: 502, kind: domain.RetryLater, body: "<html>"},
+		"a timeout at the edge":       {status: 524, kind: domain.RetryLater},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

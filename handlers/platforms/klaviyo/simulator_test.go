@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/klaviyo"
 	klaviyosim "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/klaviyo/simulator"
@@ -60,23 +61,23 @@ func TestSimulatorRefusesWhatKlaviyoRefuses(t *testing.T) {
 	for name, tc := range map[string]struct {
 		body   string
 		header map[string]string
-		want   platforms.Kind
+		want   domain.Verdict
 		says   string
 	}{
-		"a good event":         {want: platforms.Accepted, says: "queued"},
-		"no credential":        {header: map[string]string{"Authorization": ""}, want: platforms.AuthExpired, says: "private key"},
-		"someone else's key":   {header: map[string]string{"Authorization": "Klaviyo-API-Key pk_other"}, want: platforms.AuthExpired, says: "private key"},
-		"a bearer token":       {header: map[string]string{"Authorization": "Bearer pk_shop"}, want: platforms.AuthExpired, says: "private key"},
-		"no revision":          {header: map[string]string{"Revision": ""}, want: platforms.Permanent, says: "revision"},
-		"an invented revision": {header: map[string]string{"Revision": "2026-01-01"}, want: platforms.Permanent, says: klaviyo.Revision},
-		"a form":               {header: map[string]string{"Content-Type": "application/x-www-form-urlencoded"}, want: platforms.Permanent, says: "media type"},
-		"plain JSON":           {header: map[string]string{"Content-Type": "application/json; charset=utf-8"}, want: platforms.Accepted, says: "queued"},
-		"half a body":          {body: `{"data":`, want: platforms.Permanent, says: "(at /data)"},
-		"no person":            {body: with(`"email":"ada@example.test",`, ""), want: platforms.Permanent, says: "/data/attributes/profile/data/attributes"},
-		"a bad email":          {body: with("ada@example.test", "ada"), want: platforms.Permanent, says: "(at /data/attributes/profile/data/attributes/email)"},
-		"a long metric":        {body: with("Reward Earned", strings.Repeat("x", 128)), want: platforms.Permanent, says: "/metric/data/attributes/name"},
-		"a number in quotes":   {body: with(`"value":12.5`, `"value":"12.5"`), want: platforms.Permanent, says: "value"},
-		"5 MB and a little":    {body: with("2026-12-31", strings.Repeat("x", 5<<20)), want: platforms.Permanent, says: "5 MB"},
+		"a good event":         {want: domain.Accepted, says: "queued"},
+		"no credential":        {header: map[string]string{"Authorization": ""}, want: domain.AuthExpired, says: "private key"},
+		"someone else's key":   {header: map[string]string{"Authorization": "Klaviyo-API-Key pk_other"}, want: domain.AuthExpired, says: "private key"},
+		"a bearer token":       {header: map[string]string{"Authorization": "Bearer pk_shop"}, want: domain.AuthExpired, says: "private key"},
+		"no revision":          {header: map[string]string{"Revision": ""}, want: domain.Permanent, says: "revision"},
+		"an invented revision": {header: map[string]string{"Revision": "2026-01-01"}, want: domain.Permanent, says: klaviyo.Revision},
+		"a form":               {header: map[string]string{"Content-Type": "application/x-www-form-urlencoded"}, want: domain.Permanent, says: "media type"},
+		"plain JSON":           {header: map[string]string{"Content-Type": "application/json; charset=utf-8"}, want: domain.Accepted, says: "queued"},
+		"half a body":          {body: `{"data":`, want: domain.Permanent, says: "(at /data)"},
+		"no person":            {body: with(`"email":"ada@example.test",`, ""), want: domain.Permanent, says: "/data/attributes/profile/data/attributes"},
+		"a bad email":          {body: with("ada@example.test", "ada"), want: domain.Permanent, says: "(at /data/attributes/profile/data/attributes/email)"},
+		"a long metric":        {body: with("Reward Earned", strings.Repeat("x", 128)), want: domain.Permanent, says: "/metric/data/attributes/name"},
+		"a number in quotes":   {body: with(`"value":12.5`, `"value":"12.5"`), want: domain.Permanent, says: "value"},
+		"5 MB and a little":    {body: with("2026-12-31", strings.Repeat("x", 5<<20)), want: domain.Permanent, says: "5 MB"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -89,7 +90,7 @@ func TestSimulatorRefusesWhatKlaviyoRefuses(t *testing.T) {
 				t.Errorf("verdict %s: %q, want %s with %q", v.Kind, v.Reason, tc.want, tc.says)
 			}
 			events := 0
-			if tc.want == platforms.Accepted {
+			if tc.want == domain.Accepted {
 				events = 1
 			}
 			if got := sim.Events("shop"); len(got) != events {
@@ -108,7 +109,7 @@ func TestRepeatedEventIsDroppedInSilence(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		if v := send(t, via, "/api/events", string(prepared.Body), nil); v.Kind != platforms.Accepted {
+		if v := send(t, via, "/api/events", string(prepared.Body), nil); v.Kind != domain.Accepted {
 			t.Fatalf("verdict = %+v, want accepted", v)
 		}
 	}
@@ -128,10 +129,10 @@ func TestBulkJobFailsWholeOnOneRepeat(t *testing.T) {
 		  "profile":{"data":{"type":"profile","attributes":{"email":"ada@example.test"}}},"events":{"data":[` + strings.Join(events, ",") + `]}}}]}}}}`
 	}
 	via := newContract(t, sim, true)
-	if v := send(t, via, "/api/event-bulk-create-jobs", job(event("a"), event("b")), nil); v.Kind != platforms.Accepted {
+	if v := send(t, via, "/api/event-bulk-create-jobs", job(event("a"), event("b")), nil); v.Kind != domain.Accepted {
 		t.Fatalf("verdict = %+v, want accepted", v)
 	}
-	if v := send(t, via, "/api/event-bulk-create-jobs", job(event("c"), event("b")), nil); v.Kind != platforms.Permanent || !strings.Contains(v.Reason, "/data/1/attributes/unique_id") {
+	if v := send(t, via, "/api/event-bulk-create-jobs", job(event("c"), event("b")), nil); v.Kind != domain.Permanent || !strings.Contains(v.Reason, "/data/1/attributes/unique_id") {
 		t.Errorf("verdict = %+v, want permanent, naming the second event", v)
 	}
 	if got := len(sim.Events("shop")); got != 2 {
@@ -144,15 +145,15 @@ func TestQuota(t *testing.T) {
 	sim, c := newSimulator(t)
 	post := func() platforms.Verdict { return send(t, roundTripper{sim}, "/api/events", rewardEarned, nil) }
 	for i := range 350 {
-		if v := post(); v.Kind != platforms.Accepted || v.Limit.Remaining != 3500-i-1 {
+		if v := post(); v.Kind != domain.Accepted || v.Limit.Remaining != 3500-i-1 {
 			t.Fatalf("request %d: %+v, want accepted with %d left", i, v, 3500-i-1)
 		}
 	}
-	if v := post(); v.Kind != platforms.Retry || !v.RetryAt.Equal(received.Add(time.Second)) {
+	if v := post(); v.Kind != domain.RetryLater || !v.RetryAt.Equal(received.Add(time.Second)) {
 		t.Errorf("the 351st in one second: %+v, want retry in a second", v)
 	}
 	c.now = c.now.Add(time.Second)
-	if v := post(); v.Kind != platforms.Accepted {
+	if v := post(); v.Kind != domain.Accepted {
 		t.Errorf("a second later: %+v, want accepted", v)
 	}
 }
@@ -161,7 +162,7 @@ func TestRetiredCalls(t *testing.T) {
 	t.Parallel()
 	sim, _ := newSimulator(t)
 	for _, path := range []string{"/api/track", "/api/identify/"} {
-		if v := send(t, roundTripper{sim}, path, seedBody, nil); v.Kind != platforms.Permanent || !v.Disable {
+		if v := send(t, roundTripper{sim}, path, seedBody, nil); v.Kind != domain.Permanent || !v.Disable {
 			t.Errorf("%s: %+v, want permanent and the target disabled", path, v)
 		}
 	}
@@ -171,11 +172,11 @@ func TestFaults(t *testing.T) {
 	t.Parallel()
 	sim, _ := newSimulator(t)
 	sim.Break(simulator.Fault{Path: "/api/events", Account: "shop", Skip: 1, Times: 2, Status: http.StatusServiceUnavailable, Header: map[string]string{"Retry-After": "3"}})
-	var got []platforms.Kind
+	var got []domain.Verdict
 	for range 4 {
 		got = append(got, send(t, roundTripper{sim}, "/api/events", rewardEarned, nil).Kind)
 	}
-	want := []platforms.Kind{platforms.Accepted, platforms.Retry, platforms.Retry, platforms.Accepted}
+	want := []domain.Verdict{domain.Accepted, domain.RetryLater, domain.RetryLater, domain.Accepted}
 	for i := range want {
 		if got[i] != want[i] {
 			t.Errorf("verdicts %v, want %v", got, want)

@@ -12,6 +12,7 @@ import (
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms"
 )
 
@@ -23,7 +24,7 @@ func init() {
 }
 
 var caps = platforms.Caps{
-	Channels: []platforms.Channel{platforms.Email, platforms.SMS, platforms.Push},
+	Channels: []domain.Channel{domain.Email, domain.SMS, domain.Push},
 	Dedupe:   platforms.DedupeReceiver,
 }
 
