@@ -55,6 +55,8 @@ func (r Request) Clone() Request {
 
 // Key is the idempotency key as it was put on the wire.
 type Key struct {
+	Dedupe Dedupe // what the platform does with a second request of the same key, on this call
+
 	In    string // "header Idempotency-Key", "body /data/attributes/unique_id", "url messageKey"; empty: the platform has none
 	Value string
 }

@@ -3,6 +3,7 @@ package platforms
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -18,6 +19,37 @@ type Platform struct {
 	Title   string // as people write it: "Salesforce Marketing Cloud"
 	Dialect Dialect
 	Caps    Caps
+	Targets fs.FS   // ready-made target files, *.yaml at the top; nil: none
+	Import  Columns // how its own export names its columns
+}
+
+// Template is a ready-made target file for one of a platform's integrations.
+type Template struct {
+	Platform string
+	Name     string // file name without .yaml: the target's handle
+	YAML     []byte
+}
+
+// Templates lists the ready-made target files of all registered platforms, by platform and name.
+func Templates() ([]Template, error) {
+	var templates []Template
+	for _, p := range Platforms() {
+		if p.Targets == nil {
+			continue
+		}
+		names, err := fs.Glob(p.Targets, "*.yaml")
+		if err != nil {
+			return nil, fmt.Errorf("targets of %s: %w", p.Name, err)
+		}
+		for _, name := range names {
+			content, err := fs.ReadFile(p.Targets, name)
+			if err != nil {
+				return nil, fmt.Errorf("targets of %s: %w", p.Name, err)
+			}
+			templates = append(templates, Template{Platform: p.Name, Name: strings.TrimSuffix(name, ".yaml"), YAML: content})
+		}
+	}
+	return templates, nil
 }
 
 var registry = struct {

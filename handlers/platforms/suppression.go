@@ -120,6 +120,7 @@ type Record struct {
 	Facts           []Fact // several can hold at once
 	Scope           Scope
 	ObservedAt      time.Time       // our clock, when it was read
+	DeliveryID      string          // the delivery that it answers, where the platform says
 	EventKey        string          // Inbound only: the platform's own key for the notification, to recognise a repeat
 	Unauthenticated bool            // Inbound only: nothing proves the sender; it may suppress and may not clear
 	Raw             json.RawMessage // the row as it came
@@ -207,7 +208,19 @@ type Resubscriber interface {
 
 // JobPoller asks after work that a [Receipt] left in progress.
 type JobPoller interface {
-	Job(ctx context.Context, id JobID) (Receipt, error)
+	Job(ctx context.Context, id JobID) (JobReport, error)
+}
+
+// JobReport is how far a job has come. Most platforms count and do not name: what became of one change is then
+// learnt by reading back.
+type JobReport struct {
+	Done      bool
+	Failed    bool // Done, and nothing of it was applied
+	Native    string
+	Total     int
+	Completed int
+	Skipped   int
+	Rejected  map[string]string // address to the platform's words, where it names what it did not take
 }
 
 // Inbound decodes a webhook that a platform sent. It verifies the raw bytes before it reads them and returns

@@ -31,7 +31,7 @@ const (
 )
 
 func init() {
-	platforms.Register(platforms.Platform{Name: Name, Title: "Klaviyo", Dialect: Dialect{}, Caps: caps})
+	platforms.Register(platforms.Platform{Name: Name, Title: "Klaviyo", Dialect: Dialect{}, Caps: caps, Import: columns})
 }
 
 // Dialect is how Klaviyo takes a send: POST /api/events, /api/event-bulk-create-jobs, /api/profile-import.
@@ -293,7 +293,9 @@ func (Dialect) Prepare(req platforms.Request) (platforms.Request, error) {
 				}
 			}
 		}
-		out.Key = platforms.Key{In: "body unique_id of each event", Value: req.DeliveryID}
+		out.Key = platforms.Key{Dedupe: platforms.DedupeRejects, In: "body unique_id of each event", Value: req.DeliveryID}
+	case "profile":
+		out.Key = platforms.Key{Dedupe: platforms.DedupeDrops} // an upsert: the same content again changes nothing
 	}
 	if err != nil {
 		return platforms.Request{}, fmt.Errorf("klaviyo: prepare: %w: %w", platforms.ErrBody, err)
@@ -305,7 +307,7 @@ func (Dialect) Prepare(req platforms.Request) (platforms.Request, error) {
 // take the event's second as its identity, and two events in one second would become one.
 func withKey(body []byte, path, id string) ([]byte, platforms.Key, error) {
 	path += ".unique_id"
-	key := platforms.Key{In: "body /" + strings.ReplaceAll(path, ".", "/"), Value: id}
+	key := platforms.Key{Dedupe: platforms.DedupeDrops, In: "body /" + strings.ReplaceAll(path, ".", "/"), Value: id}
 	if own := gjson.GetBytes(body, path); own.Type == gjson.String && strings.TrimSpace(own.String()) != "" {
 		key.Value = own.String()
 		return body, key, nil

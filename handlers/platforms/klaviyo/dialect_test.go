@@ -131,7 +131,7 @@ func TestPrepare(t *testing.T) {
 			if err := json.Unmarshal(out.Body, &doc); err != nil || doc.Data.Attributes.UniqueID != tc.want {
 				t.Errorf("unique_id = %q (%v), want %q", doc.Data.Attributes.UniqueID, err, tc.want)
 			}
-			if want := (platforms.Key{In: "body " + tc.at, Value: tc.want}); out.Key != want {
+			if want := (platforms.Key{Dedupe: platforms.DedupeDrops, In: "body " + tc.at, Value: tc.want}); out.Key != want {
 				t.Errorf("Key = %+v, want %+v", out.Key, want)
 			}
 			if got := out.Header.Get("revision"); got != klaviyo.Revision {

@@ -5,13 +5,15 @@ import (
 	"context"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"testing"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3filter"
 	"github.com/getkin/kin-openapi/routers"
 	"github.com/getkin/kin-openapi/routers/gorillamux"
+
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/platformtest"
 )
 
 // contract is Klaviyo's own OpenAPI document as a transport: each request and each answer that passes is held
@@ -70,14 +72,22 @@ func (c *contract) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := openapi3filter.ValidateRequest(context.WithoutCancel(req.Context()), input); err != nil && c.strict {
 		c.t.Errorf("%s %s breaks Klaviyo's OpenAPI: %v", req.Method, req.URL, err)
 	}
-	rec := httptest.NewRecorder()
-	c.serve.ServeHTTP(rec, again())
-	answer := rec.Result()
-	if err := openapi3filter.ValidateResponse(req.Context(), &openapi3filter.ResponseValidationInput{
-		RequestValidationInput: input, Status: answer.StatusCode, Header: answer.Header,
-		Body: io.NopCloser(bytes.NewReader(rec.Body.Bytes())), Options: input.Options,
-	}); err != nil {
-		c.t.Errorf("the answer to %s %s breaks Klaviyo's OpenAPI: %v\n%s", req.Method, req.URL, err, rec.Body)
+	answer, err := platformtest.Transport{Handler: c.serve}.RoundTrip(again())
+	if err != nil {
+		return nil, err
+	}
+	said, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return nil, err
+	}
+	answer.Body = io.NopCloser(bytes.NewReader(said))
+	if answer.StatusCode == http.StatusAccepted || answer.Header.Get("Content-Type") != "" { // a planted fault is nobody's contract
+		if err := openapi3filter.ValidateResponse(req.Context(), &openapi3filter.ResponseValidationInput{
+			RequestValidationInput: input, Status: answer.StatusCode, Header: answer.Header,
+			Body: io.NopCloser(bytes.NewReader(said)), Options: input.Options,
+		}); err != nil {
+			c.t.Errorf("the answer to %s %s breaks Klaviyo's OpenAPI: %v\n%s", req.Method, req.URL, err, platforms.Clip(string(said), 500))
+		}
 	}
 	answer.Request = req
 	return answer, nil

@@ -8,6 +8,7 @@
 //	GET    /_simulator/requests   what was received, oldest first, without credentials
 //	DELETE /_simulator/requests   forget it
 //	GET    /_simulator/state      what the platform now knows, in the simulator's own words
+//	POST   /_simulator/facts      something happens there: a Fact
 //	POST   /_simulator/faults     add a Fault
 //	DELETE /_simulator/faults     heal
 package simulator
@@ -91,17 +92,17 @@ type Core struct {
 	now     func() time.Time
 	account func(*http.Request, []byte) string
 	next    http.Handler
-	state   func() any
+	keeper  Keeper
 
 	mu       sync.Mutex // guards what follows
 	faults   []*Fault
 	requests []Request
 }
 
-// NewCore wraps next. Account names the account that a request authenticates as, or "". State is shown at
-// /_simulator/state and must be safe for concurrent use.
-func NewCore(now func() time.Time, account func(r *http.Request, body []byte) string, next http.Handler, state func() any) *Core {
-	return &Core{now: now, account: account, next: next, state: state}
+// NewCore wraps next. Account names the account that a request authenticates as, or "". The keeper answers for what
+// the platform knows.
+func NewCore(now func() time.Time, account func(r *http.Request, body []byte) string, next http.Handler, keeper Keeper) *Core {
+	return &Core{now: now, account: account, next: next, keeper: keeper}
 }
 
 // Break adds a fault. Faults are tried in the order they were added; the first that matches strikes.
@@ -226,7 +227,20 @@ func (c *Core) control(w http.ResponseWriter, r *http.Request, what string) {
 		c.Forget()
 		w.WriteHeader(http.StatusNoContent)
 	case "GET state":
-		WriteJSON(w, http.StatusOK, "application/json", c.state())
+		WriteJSON(w, http.StatusOK, "application/json", c.keeper.State())
+	case "POST facts":
+		var f Fact
+		dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20))
+		dec.DisallowUnknownFields()
+		err := dec.Decode(&f)
+		if err == nil {
+			err = c.keeper.Happen(f)
+		}
+		if err != nil {
+			http.Error(w, "not a fact: "+err.Error(), http.StatusBadRequest)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
 	case "POST faults":
 		var f Fault
 		dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20))

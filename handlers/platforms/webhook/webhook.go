@@ -48,7 +48,7 @@ func (Dialect) Prepare(req platforms.Request) (platforms.Request, error) {
 	if out.Header.Get("Idempotency-Key") == "" {
 		out.Header.Set("Idempotency-Key", id)
 	}
-	out.Key = platforms.Key{In: "header webhook-id", Value: id}
+	out.Key = platforms.Key{Dedupe: platforms.DedupeReceiver, In: "header webhook-id", Value: id}
 	out.Header.Set("webhook-timestamp", strconv.FormatInt(req.At.Unix(), 10))
 
 	var signatures []string

@@ -24,6 +24,23 @@ type profile struct {
 	Properties  map[string]any `json:"properties,omitempty"`
 	Created     time.Time      `json:"created"`
 	Updated     time.Time      `json:"updated"`
+	Mail        channel        `json:"email_marketing"`
+	Text        channel        `json:"sms_marketing"`
+}
+
+// channel is what a profile's subscription to a channel is.
+type channel struct {
+	Consent     string    `json:"consent,omitempty"` // empty: NEVER_SUBSCRIBED
+	ConsentAt   time.Time `json:"consent_at,omitzero"`
+	Suppression []mark    `json:"suppression,omitempty"` // email only
+	Lists       []mark    `json:"list_suppressions,omitempty"`
+}
+
+// mark is one reason for a suppression.
+type mark struct {
+	List   string    `json:"list,omitempty"`
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at"`
 }
 
 // The shapes that the calls take. A pointer tells absent (or null) from empty.
@@ -324,8 +341,14 @@ func (s *Simulator) upsert(a *account, data *resource[profileAttributes]) *profi
 	for name, value := range given.Properties {
 		person.Properties[name] = value
 	}
-	person.Updated = now
+	s.touch(a, person)
 	return person
+}
+
+// touch marks a profile as changed now.
+func (s *Simulator) touch(a *account, person *profile) {
+	person.Updated = s.opts.Now().UTC()
+	a.changes++
 }
 
 func lower(text *string) *string {

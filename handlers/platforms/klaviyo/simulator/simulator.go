@@ -43,6 +43,7 @@ type Simulator struct {
 	mu       sync.Mutex // guards what follows
 	accounts map[string]*account
 	errors   int // counts error ids
+	later    simulator.Later
 }
 
 // Event is one event that was recorded.
@@ -68,6 +69,9 @@ type account struct {
 	seen      map[string]bool // profile, metric and unique_id of every event
 	dropped   int             // duplicates
 	ids       int
+	jobs      map[string]*job
+	sorted    map[string]*index // by the name of what they are sorted by
+	changes   int               // counts changes to profiles, so that an index knows when it is stale
 }
 
 // New makes a simulator. The error is [simulator.ErrNoClock].
@@ -85,7 +89,7 @@ func New(opts simulator.Options) (*Simulator, error) {
 	}
 	for _, a := range opts.Accounts {
 		s.accounts[a.Name] = &account{
-			Account: a, profiles: map[string]*profile{}, byAddress: map[string]*profile{}, seen: map[string]bool{},
+			Account: a, profiles: map[string]*profile{}, byAddress: map[string]*profile{}, seen: map[string]bool{}, jobs: map[string]*job{}, sorted: map[string]*index{},
 		}
 	}
 	mux := http.NewServeMux()
@@ -94,6 +98,13 @@ func New(opts simulator.Options) (*Simulator, error) {
 	mux.HandleFunc("POST /api/events", s.limited(s.events, s.createEvent))
 	mux.HandleFunc("POST /api/event-bulk-create-jobs", s.limited(s.bulk, s.createEvents))
 	mux.HandleFunc("POST /api/profile-import", s.limited(s.others, s.importProfile))
+	mux.HandleFunc("GET /api/profiles", s.limited(s.others, s.getProfiles))
+	mux.HandleFunc("POST /api/profile-suppression-bulk-create-jobs", s.limited(s.others, s.suppress))
+	mux.HandleFunc("GET /api/profile-suppression-bulk-create-jobs/{id}", s.limited(s.others, s.job))
+	mux.HandleFunc("POST /api/profile-suppression-bulk-delete-jobs", s.limited(s.others, s.unsuppress))
+	mux.HandleFunc("GET /api/profile-suppression-bulk-delete-jobs/{id}", s.limited(s.others, s.job))
+	mux.HandleFunc("POST /api/profile-subscription-bulk-delete-jobs", s.limited(s.others, s.unsubscribe))
+	mux.HandleFunc("POST /api/profile-subscription-bulk-create-jobs", s.limited(s.others, s.subscribe))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, http.StatusNotFound, problem{Code: "not_found", Title: "Not found.", Detail: "The path " + r.URL.Path + " could not be found."})
 	})
@@ -102,7 +113,7 @@ func New(opts simulator.Options) (*Simulator, error) {
 			return a.Name
 		}
 		return ""
-	}, slashless(mux), s.state)
+	}, slashless(mux), s)
 	return s, nil
 }
 
@@ -136,7 +147,8 @@ func (s *Simulator) Dropped(account string) int {
 	return 0
 }
 
-func (s *Simulator) state() any {
+// State implements [simulator.Keeper].
+func (s *Simulator) State() any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	type view struct {
@@ -277,6 +289,7 @@ func (s *Simulator) limited(quota *simulator.Limiter, op operation) http.Handler
 			return
 		}
 		s.mu.Lock()
+		s.later.Run(s.opts.Now())
 		answer := op(a, r, body)
 		s.mu.Unlock()
 		switch {
