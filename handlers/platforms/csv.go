@@ -64,17 +64,14 @@ func (c Columns) Import(r io.Reader, now func() time.Time) iter.Seq2[Record, err
 			if errors.Is(err, io.EOF) {
 				return
 			}
-			line, _ := lines.FieldPos(0)
 			if err != nil {
-				if !yield(Record{}, fmt.Errorf("%w: line %d: %w", ErrImport, line, err)) {
+				var syntax *csv.ParseError // names its line; without one the reader itself failed, and there is no next
+				if !yield(Record{}, fmt.Errorf("%w: %w", ErrImport, err)) || !errors.As(err, &syntax) {
 					return
-				}
-				var syntax *csv.ParseError
-				if !errors.As(err, &syntax) {
-					return // the reader itself failed: there is no next line
 				}
 				continue
 			}
+			line, _ := lines.FieldPos(0)
 			records, err := c.row(row, places, now())
 			if err != nil && !yield(Record{}, fmt.Errorf("%w: line %d: %w", ErrImport, line, err)) {
 				return

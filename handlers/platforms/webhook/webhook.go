@@ -20,12 +20,21 @@ import (
 const Name = "webhook"
 
 func init() {
-	platforms.Register(platforms.Platform{Name: Name, Title: "Custom webhook", Dialect: Dialect{}, Caps: caps})
+	platforms.Register(platforms.Platform{Name: Name, Title: "Custom webhook", Dialect: Dialect{}, Caps: caps, Import: columns})
+}
+
+var every = []platforms.Reason{
+	platforms.Unsubscribed, platforms.Complaint, platforms.Legal, platforms.HardBounce, platforms.SoftBounce, platforms.Manual, platforms.Deleted,
 }
 
 var caps = platforms.Caps{
-	Channels: []domain.Channel{domain.Email, domain.SMS, domain.Push},
-	Dedupe:   platforms.DedupeReceiver,
+	Channels:    []domain.Channel{domain.Email, domain.SMS, domain.Push, domain.Phone, domain.Post},
+	Dedupe:      platforms.DedupeReceiver,
+	ReadReasons: map[domain.Channel][]platforms.Reason{domain.Email: every, domain.SMS: every},
+	SinceStep:   time.Millisecond,
+	SeesClears:  true,
+	WriteMax:    writeMax,
+	CarriesDate: true,
 }
 
 // Dialect is the plain one: answers are read by status class, the delivery id travels in headers.
