@@ -263,3 +263,34 @@ func ParseTime(text string, zone *time.Location) (time.Time, Precision) {
 	}
 	return time.Time{}, UnknownTime
 }
+
+// OneByOne makes a receipt by changing one item after another, for platforms that take no batch. When one fails for
+// a reason that is not its own (throttled, down, key refused), it and those after it are Failed, and may be tried
+// again; when that is the very first, the error is returned.
+func OneByOne(batch []Change, do func(Change) (Status, string, error)) (Receipt, error) {
+	receipt := Receipt{Outcomes: Outcomes(batch, Failed, "not reached")}
+	for i, change := range batch {
+		status, native, err := do(change)
+		if err != nil {
+			if i == 0 {
+				return Receipt{}, err
+			}
+			for j := i; j < len(batch); j++ {
+				receipt.Outcomes[j].Native = Clip(err.Error(), 300)
+			}
+			return receipt, nil
+		}
+		receipt.Outcomes[i].Status, receipt.Outcomes[i].Native = status, native
+	}
+	return receipt, nil
+}
+
+// Own reads an error as an answer about the one item that was sent: the platform declined it. It reports false for
+// an error that would meet any item.
+func Own(err error) (native string, ok bool) {
+	var failed *APIError
+	if !errors.As(err, &failed) || !errors.Is(err, ErrRejected) {
+		return "", false
+	}
+	return failed.Verdict.Native, true
+}

@@ -4,9 +4,11 @@
 package platformtest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -476,4 +478,31 @@ func fails(t *testing.T, fresh func(*testing.T, simulator.Options) Harness) {
 			t.Errorf("Suppressions = %v, want context.Canceled", got)
 		}
 	})
+}
+
+// Send posts a prepared request as the dispatcher would, and classifies the answer.
+func Send(t *testing.T, sim http.Handler, dialect platforms.Dialect, url string, prepared platforms.Request, authorize func(*http.Request)) platforms.Verdict {
+	t.Helper()
+	if prepared.URL != nil {
+		url = prepared.URL.String()
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, bytes.NewReader(prepared.Body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header = prepared.Header.Clone()
+	if req.Header.Get("Content-Type") == "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	authorize(req)
+	resp, err := Transport{sim}.RoundTrip(req)
+	if err != nil {
+		return platforms.ClassifyError(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dialect.Classify(resp.StatusCode, resp.Header, body, NewClock().Now())
 }
