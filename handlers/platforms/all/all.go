@@ -1,0 +1,8 @@
+// Package all registers every platform that the ledger speaks to. Import it for its effect.
+package all
+
+import (
+	_ "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/dotdigital" // registers dotdigital
+	_ "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/klaviyo"    // registers klaviyo
+	_ "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/webhook"    // registers webhook
+)
