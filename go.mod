@@ -13,7 +13,15 @@ require (
 	github.com/pressly/goose/v3 v3.29.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/tink-crypto/tink-go/v2 v2.9.0
+	github.com/transparency-dev/formats v0.1.1
 	golang.org/x/text v0.43.0
+)
+
+require golang.org/x/mod v0.42.0
+
+require (
+	filippo.io/mldsa v0.0.0-20260215214346-43d0283efc3e // indirect
+	pgregory.net/rapid v1.3.0 // indirect
 )
 
 require (
