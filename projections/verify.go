@@ -89,7 +89,7 @@ func verifyEvents(ctx context.Context, tx *sql.Tx, r *Report) error {
 			r.add("ledger", rec.Position, "was recorded at %s, before the event before it", rec.RecordedAt)
 		}
 		last = rec.RecordedAt
-		leaf := schema.Leaf(schema.Digest(&rec.Event), rec.Position, rec.Version, rec.RecordedAt)
+		leaf := domain.Leaf(domain.Digest(&rec.Event), rec.Position, rec.Version, rec.RecordedAt)
 		if string(leaf[:]) != string(rec.Leaf) {
 			r.add("ledger", rec.Position, "does not hash to its leaf: the row was changed after it was appended")
 		}

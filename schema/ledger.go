@@ -300,7 +300,7 @@ func digests(events []*domain.Event) [][]byte {
 		if !e.OccurredAt.IsZero() {
 			e.OccurredAt = e.OccurredAt.Truncate(time.Microsecond)
 		}
-		d := Digest(e)
+		d := domain.Digest(e)
 		out[i] = d[:]
 	}
 	return out

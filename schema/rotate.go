@@ -84,6 +84,9 @@ func (v *Vault) beginRotation(ctx context.Context) (newest int, err error) {
 		`UPDATE hash_keys SET wrapped = $2, master = $3 WHERE purpose = $1`, "dispatch-ledger/vault/hash/"); err != nil {
 		return 0, err
 	}
+	if err := v.rewrapSigningKeys(ctx, tx); err != nil {
+		return 0, err
+	}
 	if err := tx.QueryRowContext(ctx, `SELECT max(id) FROM wrapping_keys`).Scan(&newest); err != nil {
 		return 0, err
 	}
