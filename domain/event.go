@@ -278,7 +278,7 @@ func Parse(eventType string, raw []byte) (Payload, error) {
 	}
 	v := reflect.New(d.payload)
 	if err := decodeStrict(raw, v.Interface()); err != nil {
-		return nil, err
+		return nil, locate(err, raw, d.payload)
 	}
 	p := v.Elem().Interface().(Payload)
 	if err := p.Validate(); err != nil {
@@ -309,7 +309,8 @@ func asInvalid(err error) error {
 		if typeErr.Field != "" {
 			pointer = "/" + strings.ReplaceAll(typeErr.Field, ".", "/")
 		}
-		return Invalid(pointer, "is a JSON %s, which does not fit", typeErr.Value)
+		kind, _, _ := strings.Cut(typeErr.Value, " ") // "number 61491570156" names the value too
+		return Invalid(pointer, "is a JSON %s, which does not fit", kind)
 	case errors.As(err, &syntaxErr):
 		return Invalid("", "is not JSON: %s (at byte %d)", syntaxErr.Error(), syntaxErr.Offset)
 	}
@@ -317,7 +318,41 @@ func asInvalid(err error) error {
 		name = strings.Trim(name, `"`)
 		return Invalid("/"+name, "is not a field of this event; see docs/events.md for the fields it has")
 	}
-	return Invalid("", "%s", strings.TrimPrefix(err.Error(), "json: "))
+	// What a field's own UnmarshalJSON or UnmarshalText says quotes the value, which may be personal data.
+	return Invalid("", "holds a value that does not fit its field")
+}
+
+// locate points an error that names no place at the first field of t whose value does not fit, which
+// encoding/json leaves open when the field's type reads itself (times, UUIDs).
+func locate(err error, raw []byte, t reflect.Type) error {
+	var inv *InvalidError
+	var object map[string]json.RawMessage
+	if !errors.As(err, &inv) || inv.Pointer != "" || json.Unmarshal(raw, &object) != nil {
+		return err
+	}
+	for _, f := range reflect.VisibleFields(t) {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		value, given := object[name]
+		if name == "" || name == "-" || !given {
+			continue
+		}
+		into := reflect.New(f.Type)
+		if json.Unmarshal(value, into.Interface()) == nil {
+			continue
+		}
+		return Invalid("/"+name, "is not %s", describeType(into.Interface()))
+	}
+	return err
+}
+
+func describeType(pointer any) string {
+	switch pointer.(type) {
+	case *time.Time:
+		return "a time as in RFC 3339, such as 2026-11-23T04:05:06Z"
+	case *uuid.UUID:
+		return "a UUID"
+	}
+	return "of the shape that this field has"
 }
 
 // InvalidError says what is wrong with a value from outside, and where. It wraps ErrMalformed.

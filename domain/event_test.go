@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/google/uuid"
@@ -79,6 +80,10 @@ func TestParse(t *testing.T) {
 		"no cause":                  {event: "reaction.fired", data: `{"reaction":"r","target":"t","context":{}}`, want: domain.ErrMalformed, pointer: "/cause"},
 		"consent with a made-up channel": {event: "consent.changed", want: domain.ErrMalformed, pointer: "/changes/0/channel",
 			data: `{"profile_id":"8fc344db-713e-4590-ab26-e82d77ba3313","changes":[{"channel":"fax","purpose":"promo","status":"opted_in"}],"decided_at":"2026-11-23T04:05:06Z","decided_by":"customer"}`},
+		"a time that is none": {event: "consent.changed", want: domain.ErrMalformed, pointer: "/decided_at",
+			data: `{"profile_id":"8fc344db-713e-4590-ab26-e82d77ba3313","decided_at":"jane@example.com"}`},
+		"an id that is none": {event: "reaction.fired", want: domain.ErrMalformed, pointer: "/profile_id",
+			data: `{"reaction":"r","profile_id":"jane@example.com"}`},
 		"consent by nobody": {event: "consent.changed", want: domain.ErrMalformed, pointer: "/decided_by",
 			data: `{"profile_id":"8fc344db-713e-4590-ab26-e82d77ba3313","changes":[{"channel":"sms","purpose":"promo","status":"opted_in"}],"decided_at":"2026-11-23T04:05:06Z"}`},
 	} {
@@ -91,6 +96,9 @@ func TestParse(t *testing.T) {
 			var inv *domain.InvalidError
 			if tc.pointer != "" && (!errors.As(err, &inv) || inv.Pointer != tc.pointer) {
 				t.Errorf("Parse = %v, want it to point at %s", err, tc.pointer)
+			}
+			if err != nil && strings.Contains(err.Error(), "jane@") {
+				t.Errorf("Parse = %v, which quotes what may be personal data", err)
 			}
 		})
 	}
