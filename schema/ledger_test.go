@@ -83,7 +83,7 @@ func TestPositionsAreContiguousInCommitOrder(t *testing.T) {
 		if versions[rec.Stream]++; rec.Version != versions[rec.Stream] {
 			t.Errorf("event %d has version %d of %s, want %d", rec.Position, rec.Version, rec.Stream, versions[rec.Stream])
 		}
-		if leaf := schema.Leaf(schema.Digest(&rec.Event), rec.Position, rec.Version, rec.RecordedAt); string(leaf[:]) != string(rec.Leaf) {
+		if leaf := domain.Leaf(domain.Digest(&rec.Event), rec.Position, rec.Version, rec.RecordedAt); string(leaf[:]) != string(rec.Leaf) {
 			t.Errorf("event %d: the leaf computed from its row is not the stored one", rec.Position)
 		}
 	}
@@ -107,10 +107,10 @@ func TestAppend(t *testing.T) {
 		duplicate bool
 		position  int64
 	}{
-		"a repeat is answered with where it stands": {events: []domain.Event{first}, duplicate: true, position: at[0].Position},
-		"the same id with other content":            {events: []domain.Event{otherContent}, want: schema.ErrIDReused},
-		"a stale version":                           {events: []domain.Event{expecting(0, fresh)}, want: schema.ErrConflict},
-		"a version from the future":                 {events: []domain.Event{expecting(7, fresh)}, want: schema.ErrConflict},
+		"a repeat is answered with where it stands":            {events: []domain.Event{first}, duplicate: true, position: at[0].Position},
+		"the same id with other content":                       {events: []domain.Event{otherContent}, want: schema.ErrIDReused},
+		"a stale version":                                      {events: []domain.Event{expecting(0, fresh)}, want: schema.ErrConflict},
+		"a version from the future":                            {events: []domain.Event{expecting(7, fresh)}, want: schema.ErrConflict},
 		"a repeat decided on an old version is still a repeat": {events: []domain.Event{expecting(0, first)}, duplicate: true, position: at[0].Position},
 		"no id":                       {events: []domain.Event{{Type: "t", Stream: "s", Data: []byte(`{}`)}}, want: domain.ErrMalformed},
 		"bytes that are not text":     {events: []domain.Event{event("s", "{\"a\":\"\xff\"}")}, want: domain.ErrMalformed},

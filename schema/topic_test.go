@@ -73,7 +73,7 @@ func tally(t *testing.T, db *schematest.DB) {
 	}
 }
 
-func note(who string) schema.SliceHandler {
+func tallyAs(who string) schema.SliceHandler {
 	return func(ctx context.Context, tx *sql.Tx, _ schema.Slice) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO seen SELECT $1::text, position FROM slice`, who)
 		return err
@@ -86,7 +86,7 @@ func TestEachEventHasItsEffectOnce(t *testing.T) {
 	tally(t, db)
 	var calls atomic.Int64
 	flaky := func(ctx context.Context, tx *sql.Tx, s schema.Slice) error {
-		if err := note("flaky")(ctx, tx, s); err != nil {
+		if err := tallyAs("flaky")(ctx, tx, s); err != nil {
 			return err
 		}
 		switch calls.Add(1) % 4 { // after its effects, every other attempt comes to grief
@@ -121,9 +121,9 @@ func TestASubscriptionNeverOvertakesTheOnesBeforeIt(t *testing.T) {
 		if first < s.To {
 			t.Errorf("saw slice %s while the one before it stood at %d", s, first)
 		}
-		return note("second")(ctx, tx, s)
+		return tallyAs("second")(ctx, tx, s)
 	}
-	reading(t, l, db, map[string]schema.SliceHandler{"first": note("first"), "second": after},
+	reading(t, l, db, map[string]schema.SliceHandler{"first": tallyAs("first"), "second": after},
 		schema.Subscription{Name: "first", Limit: 3}, schema.Subscription{Name: "second", After: []string{"first"}})
 	for range 40 {
 		if _, err := l.Append(t.Context(), event("s", `{}`)); err != nil {
@@ -167,11 +167,11 @@ func TestASubscriptionParksAtTheEventAtFault(t *testing.T) {
 				}
 			}
 			reading(t, l, db, map[string]schema.SliceHandler{"p": func(ctx context.Context, tx *sql.Tx, s schema.Slice) error {
-				if err := note("p")(ctx, tx, s); err != nil {
+				if err := tallyAs("p")(ctx, tx, s); err != nil {
 					return err
 				}
 				return fail(ctx, tx)
-			}, "healthy": note("healthy")}, schema.Subscription{Name: "p"}, schema.Subscription{Name: "healthy"})
+			}, "healthy": tallyAs("healthy")}, schema.Subscription{Name: "p"}, schema.Subscription{Name: "healthy"})
 			until(t, db, "parked 22 23", `SELECT state || ' ' || position || ' ' || coalesce(error_position, 0) FROM subscriptions WHERE name = 'p'`)
 			until(t, db, int64(22), `SELECT count(*) FROM seen WHERE who = 'p'`)
 			until(t, db, int64(40), `SELECT position FROM subscriptions WHERE name = 'healthy'`)

@@ -1,0 +1,245 @@
+package domain
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/diegoholiveira/jsonlogic/v3"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain/twig"
+)
+
+// hostFunctions are what a target's templates may call besides Twig's own.
+var hostFunctions = []twig.Function{{Name: "secret", Params: []string{"name"}, Required: 1}}
+
+// CompiledTarget is a target whose templates and condition are ready to be rendered, any number at a time.
+type CompiledTarget struct {
+	Target
+	body, url *twig.Template
+	headers   []compiledHeader
+	condition any // nil: none
+}
+
+type compiledHeader struct {
+	name string
+	tpl  *twig.Template
+}
+
+// TemplateError is a template that does not compile. It wraps ErrMalformed.
+type TemplateError struct {
+	Pointer      string // of the template in the target
+	Line, Column int    // 1-based, in the template
+	Message      string
+}
+
+func (e *TemplateError) Error() string {
+	return fmt.Sprintf("%s line %d, column %d: %s", e.Pointer, e.Line, e.Column, e.Message)
+}
+
+func (e *TemplateError) Unwrap() error { return ErrMalformed }
+
+// CompileTarget checks a target and compiles its templates. Errors: *InvalidError, *TemplateError.
+func CompileTarget(t Target) (*CompiledTarget, error) {
+	t.Normalize()
+	if err := t.Validate(); err != nil {
+		return nil, err
+	}
+	c := &CompiledTarget{Target: t}
+	mode := twig.ModeText
+	if strings.Contains(t.ContentType, "json") {
+		mode = twig.ModeJSON
+	}
+	var err error
+	if c.body, err = compile("/body", t.Body, mode); err != nil {
+		return nil, err
+	}
+	if c.url, err = compile("/url", t.URL, twig.ModeText); err != nil {
+		return nil, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.Headers)) {
+		tpl, err := compile("/headers/"+name, t.Headers[name], twig.ModeText)
+		if err != nil {
+			return nil, err
+		}
+		c.headers = append(c.headers, compiledHeader{name, tpl})
+	}
+	if len(t.Condition) > 0 && string(t.Condition) != "null" {
+		if !jsonlogic.IsValid(bytes.NewReader(t.Condition)) {
+			return nil, Invalid("/condition", "is not JSON Logic; it looks like {\"===\": [{\"var\": \"profile.tier_handle\"}, \"gold\"]}")
+		}
+		if err := json.Unmarshal(t.Condition, &c.condition); err != nil {
+			return nil, Invalid("/condition", "is not JSON")
+		}
+	}
+	return c, nil
+}
+
+func compile(pointer, source string, mode twig.Mode) (*twig.Template, error) {
+	t, err := twig.Compile(source, twig.Options{Name: strings.TrimPrefix(pointer, "/"), Mode: mode, Functions: hostFunctions})
+	var te *twig.Error
+	if errors.As(err, &te) {
+		message := te.Message
+		if te.Suggestion != "" {
+			message += "; " + te.Suggestion
+		}
+		return nil, &TemplateError{Pointer: pointer, Line: te.Line, Column: te.Column, Message: message}
+	}
+	return t, err
+}
+
+// Environment is what a rendering depends on besides the context.
+type Environment struct {
+	Variables map[string]any           // constants; the context wins over them
+	Now       func() time.Time         // what "now" is in a template
+	Secret    func(name string) string // stands in for a secret's value: a placeholder that only this delivery's sender can resolve
+}
+
+// Rendering is a request before its secrets are put in.
+type Rendering struct {
+	URL        string
+	Headers    map[string]string
+	Body       string
+	Unresolved []Unresolved
+}
+
+// RenderError says why a firing cannot be sent as it is.
+type RenderError struct {
+	Reason       string // template_error, invalid_body, unresolved, invalid_url or condition_error
+	Part         string // body, url, condition, or headers/NAME
+	Line, Column int
+	Message      string // without values from the context
+}
+
+func (e *RenderError) Error() string {
+	if e.Line > 0 {
+		return fmt.Sprintf("%s, line %d, column %d: %s", e.Part, e.Line, e.Column, e.Message)
+	}
+	return e.Part + ": " + e.Message
+}
+
+// Holds evaluates the target's condition on a context, by JSON Logic's truthiness; without a condition it holds.
+func (c *CompiledTarget) Holds(context []byte) (bool, error) {
+	if c.condition == nil {
+		return true, nil
+	}
+	var data any
+	if err := json.Unmarshal(context, &data); err != nil {
+		return false, &RenderError{Reason: "condition_error", Part: "condition", Message: "the context is not JSON"}
+	}
+	got, err := jsonlogic.ApplyInterface(c.condition, data)
+	if err != nil {
+		return false, &RenderError{Reason: "condition_error", Part: "condition", Message: "it cannot be evaluated on this context"}
+	}
+	return truthy(got), nil
+}
+
+// truthy is JSON Logic's: 0, "", [], null and false are not.
+func truthy(v any) bool {
+	switch v := v.(type) {
+	case nil:
+		return false
+	case bool:
+		return v
+	case float64:
+		return v != 0
+	case string:
+		return v != ""
+	case []any:
+		return len(v) > 0
+	}
+	return true
+}
+
+// Render renders the request. Errors: *RenderError; the context's.
+func (c *CompiledTarget) Render(ctx context.Context, data *twig.Context, env Environment) (Rendering, error) {
+	var secrets []string
+	o := twig.RenderOptions{
+		Variables: env.Variables, Now: env.Now, Strict: c.Unresolved == UnresolvedError,
+		Functions: map[string]func([]any) (any, error){"secret": func(args []any) (any, error) {
+			name, ok := args[0].(string)
+			if !ok || name == "" {
+				return nil, errors.New("secret() takes the secret's name, a string")
+			}
+			placeholder := env.Secret(name)
+			secrets = append(secrets, placeholder)
+			return placeholder, nil
+		}},
+	}
+	var r Rendering
+	part := func(name string, t *twig.Template) (string, error) {
+		secrets = secrets[:0]
+		got, err := t.Render(ctx, data, o)
+		if err != nil {
+			return "", renderError(ctx, name, err)
+		}
+		for _, s := range secrets {
+			if !strings.Contains(got.Output, s) {
+				return "", &RenderError{Reason: "template_error", Part: name, Message: "a secret has to be printed as it is: {{ secret('name') }}, without filters"}
+			}
+		}
+		if c.Unresolved != UnresolvedIgnore {
+			for _, u := range got.Unresolved {
+				r.Unresolved = append(r.Unresolved, Unresolved{Name: u.Path, Part: name, Line: u.Line, Column: u.Column})
+			}
+		}
+		return got.Output, nil
+	}
+	var err error
+	if r.Body, err = part("body", c.body); err != nil {
+		return r, err
+	}
+	if r.URL, err = part("url", c.url); err != nil {
+		return r, err
+	}
+	if err := checkURL(r.URL); err != nil {
+		return r, err
+	}
+	r.Headers = make(map[string]string, len(c.headers))
+	for _, h := range c.headers {
+		value, err := part("headers/"+h.name, h.tpl)
+		if err != nil {
+			return r, err
+		}
+		if strings.ContainsAny(value, "\r\n\x00") {
+			return r, &RenderError{Reason: "template_error", Part: "headers/" + h.name, Message: "the value holds a line break"}
+		}
+		r.Headers[h.name] = value
+	}
+	return r, nil
+}
+
+// renderError turns what the template engine reports into what is recorded. Values of the context stay out of it.
+func renderError(ctx context.Context, part string, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	e := &RenderError{Reason: "template_error", Part: part, Message: "the template fails on this context"}
+	var te *twig.Error
+	if errors.As(err, &te) {
+		e.Line, e.Column, e.Message = te.Line, te.Column, te.Message
+		switch te.Code {
+		case twig.CodeInvalidJSON:
+			e.Reason = "invalid_body"
+		case twig.CodeUnresolved:
+			e.Reason = "unresolved"
+		}
+	}
+	return e
+}
+
+// checkURL looks at a rendered URL: what the context put into it must not have changed whom it speaks to.
+func checkURL(rendered string) error {
+	u, err := url.Parse(rendered)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
+		return &RenderError{Reason: "invalid_url", Part: "url", Message: "what it renders to is no http(s) URL with a host and without a user"}
+	}
+	return nil
+}
