@@ -18,7 +18,10 @@ require (
 	golang.org/x/text v0.43.0
 )
 
-require github.com/barkimedes/go-deepcopy v0.0.0-20220514131651-17c30cfc62df // indirect
+require (
+	code.dny.dev/ssrf v0.3.0 // indirect
+	github.com/barkimedes/go-deepcopy v0.0.0-20220514131651-17c30cfc62df // indirect
+)
 
 require (
 	filippo.io/mldsa v0.0.0-20260215214346-43d0283efc3e // indirect

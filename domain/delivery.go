@@ -117,17 +117,18 @@ type DeliveryPlanned struct {
 	BodySHA256  string            `json:"body_sha256" doc:"hex, of the rendered body with its secrets masked"`
 	BodyBytes   int               `json:"body_bytes" doc:"length of the rendered body"`
 	MaxAttempts int               `json:"max_attempts" doc:"how many attempts the target's version allows"`
-	DueAt       time.Time         `json:"due_at" doc:"not sent before"`
+	DueAt       time.Time         `json:"due_at,omitzero" doc:"not sent before; absent is at once"`
 	URL         string            `json:"url,omitempty" sealed:"true" doc:"the rendered URL, secrets as placeholders"`
 	Headers     map[string]string `json:"headers,omitempty" sealed:"true" doc:"the rendered headers, secrets as placeholders"`
 	Body        string            `json:"body,omitempty" sealed:"true" doc:"the rendered body, secrets as placeholders"`
+	Placeholder string            `json:"placeholder,omitempty" sealed:"true" doc:"what this delivery's placeholders begin with; random, so that no context can name a secret"`
 }
 
 // DeliveryWithheld records that a firing is not sent, or not sent again, because it must not be.
 type DeliveryWithheld struct {
 	DeliveryID uuid.UUID `json:"delivery_id"`
 	Firing
-	Reason  string   `json:"reason" doc:"consent, condition, target_disabled or erased"`
+	Reason  string   `json:"reason" doc:"consent, condition, target_disabled, target_deleted or erased"`
 	Detail  string   `json:"detail" doc:"one sentence for people"`
 	Consent Decision `json:"consent" doc:"what the consent rule answered, and by which event"`
 	Attempt int      `json:"attempt,omitempty" doc:"the attempt that it kept from being made; absent when none was planned"`
@@ -193,7 +194,7 @@ var (
 	_ = declare("delivery.planned", 1, FromLedger, "The planner answers a firing: it will be sent.",
 		DeliveryPlanned{DeliveryID: exampleDelivery, Firing: exampleFiring,
 			Consent:    Decision{Decision: DecisionAllowed, Reason: "opted_in", Channel: Email, Purpose: Promo, Status: OptedIn, Position: 17, AsOf: 41},
-			BodySHA256: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", BodyBytes: 512, MaxAttempts: 8, DueAt: exampleTime,
+			BodySHA256: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", BodyBytes: 512, MaxAttempts: 8,
 			URL: "https://a.klaviyo.com/api/events", Body: `{"data":{}}`})
 	_ = declare("delivery.withheld", 1, FromLedger, "A firing is not sent, or not sent again, because consent, a condition or the target's state forbids it.",
 		DeliveryWithheld{DeliveryID: exampleDelivery, Firing: exampleFiring, Reason: "consent", Detail: "customer opted out of email/promo at 2026-11-23T04:05:06Z (event 17)",

@@ -47,6 +47,8 @@ type Subscription struct {
 	After []string // subscriptions that must have finished an event before this one sees it
 	Limit int      // most events in one slice
 	Start int64    // where it begins when it is new: 0 is the beginning of the ledger
+	// Appends says that the handler appends events in its transaction, so that the others are woken when it commits.
+	Appends bool
 }
 
 // Topic is the ledger as a Watermill topic, over the events table and no other: a message is a slice of the
@@ -166,6 +168,17 @@ func (s *subscriber) Close() error {
 	return s.Subscriber.Close()
 }
 
+// Moved is closed when a subscription of this process next commits a slice, or when the topic is closed. For a name
+// that nothing in this process reads, it never is.
+func (t *Topic) Moved(name string) <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if r, ok := t.readers[name]; ok {
+		return r.moved.next()
+	}
+	return nil
+}
+
 // SliceOf gives the slice that a message of this topic stands for.
 func SliceOf(msg *message.Message) (Slice, error) {
 	from, err1 := strconv.ParseInt(msg.Metadata.Get("from"), 10, 64)
@@ -206,6 +219,9 @@ func (r *reader) SelectQuery(_, group string, _ wsql.OffsetsAdapter) wsql.Query 
 	if r.worked {
 		r.worked = false
 		r.moved.ring()
+		if r.subscription.Appends {
+			r.topic.ledger.bell.ring()
+		}
 	}
 	r.appended = r.topic.ledger.bell.next()
 	r.before = r.before[:0]

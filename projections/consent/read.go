@@ -13,8 +13,9 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
 
-// Views gives what is known now of these people on these channels, for the gate: one query, on the primary key.
-// Pairs that nobody ever decided on are absent.
+// Views gives what the ledger holds now of these people, for the gate: the state, and whatever was recorded since it
+// was last moved on, so that a withdrawal holds from the moment it is recorded. One query, by primary key and by
+// the index on subjects. Pairs of person and channel that nobody ever decided on are absent.
 func Views(ctx context.Context, q schema.Querier, profiles []uuid.UUID) (map[uuid.UUID]map[domain.Channel]domain.ConsentView, error) {
 	ids := make([]string, len(profiles))
 	for i, p := range profiles {
@@ -23,7 +24,12 @@ func Views(ctx context.Context, q schema.Querier, profiles []uuid.UUID) (map[uui
 	rows, err := q.QueryContext(ctx, `
 		SELECT s.profile_id, s.channel, s.purpose, s.status, s.decided_at, s.position, coalesce(e.data->>'decided_by', '')
 		FROM consent_state s JOIN events e ON e.position = s.position
-		WHERE s.profile_id = ANY($1::uuid[])`, pq.Array(ids))
+		WHERE s.profile_id = ANY($1::uuid[])
+		UNION ALL
+		SELECT e.subject, c.channel, c.purpose, c.status, e.occurred_at, e.position, coalesce(e.data->>'decided_by', '')
+		FROM events e, json_to_recordset(e.data->'changes') AS c (channel text, purpose text, status text)
+		WHERE e.subject = ANY($1::uuid[]) AND e.type = 'consent.changed'
+		  AND e.position > (SELECT position FROM subscriptions WHERE name = $2)`, pq.Array(ids), Definition.SubscriptionName())
 	if err != nil {
 		return nil, fmt.Errorf("consent: %w", err)
 	}
@@ -43,9 +49,11 @@ func Views(ctx context.Context, q schema.Querier, profiles []uuid.UUID) (map[uui
 		view, ok := out[profile][channel]
 		if !ok {
 			view.Purposes = map[domain.Purpose]domain.Answer{}
+			out[profile][channel] = view
 		}
-		view.Purposes[purpose] = a
-		out[profile][channel] = view
+		if known, ok := view.Purposes[purpose]; !ok || a.Supersedes(known) {
+			view.Purposes[purpose] = a
+		}
 	}
 	return out, rows.Err()
 }

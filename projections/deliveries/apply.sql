@@ -6,9 +6,9 @@ INSERT INTO deliveries (delivery_id, position, firing_id, firing_position, react
 SELECT e.delivery_id, e.position, d.firing_id, d.firing_position, d.reaction, d.trigger, d.cause, e.target, d.target_version, d.platform,
        e.subject, e.state, d.reason, d.detail, d.consent, d.unresolved, d.body_sha256, d.max_attempts, e.recorded_at,
        CASE WHEN e.type <> 'delivery.planned' THEN e.recorded_at END,
-       CASE WHEN e.type = 'delivery.planned' THEN e.occurred_at END, 0, e.position
+       CASE WHEN e.type = 'delivery.planned' THEN coalesce(d.due_at, e.recorded_at) END, 0, e.position
 FROM slice e, json_to_record(e.data) AS d (firing_id uuid, firing_position bigint, reaction text, trigger text, cause text,
-       target_version bigint, platform text, reason text, detail text, consent json, unresolved json, body_sha256 text, max_attempts int, attempt int)
+       target_version bigint, platform text, reason text, detail text, consent json, unresolved json, body_sha256 text, max_attempts int, attempt int, due_at timestamptz)
 WHERE e.type IN ('delivery.planned', 'delivery.withheld', 'delivery.rejected') AND d.attempt IS NULL;
 
 -- name: an attempt made, or lost

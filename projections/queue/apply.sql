@@ -1,7 +1,7 @@
 -- name: planned
 -- on: delivery.planned
 INSERT INTO queue (delivery_id, target, attempt, due_at, planned)
-SELECT delivery_id, target, 1, coalesce(occurred_at, recorded_at), position
+SELECT delivery_id, target, 1, coalesce((data->>'due_at')::timestamptz, recorded_at), position
 FROM slice WHERE type = 'delivery.planned';
 
 -- name: to be tried again

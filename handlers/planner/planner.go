@@ -1,0 +1,250 @@
+// Package planner answers each firing with exactly one event: it will be sent, it must not be, or it cannot be.
+//
+//	reaction.fired ──▶ delivery.planned | delivery.withheld | delivery.rejected
+package planner
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/domain/twig"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/targets"
+	"github.com/dispatch-ledger/dispatch-ledger/schema"
+)
+
+// Name of the planner's subscription. Renaming it plans every firing of the ledger again.
+const Name = "planner"
+
+// actor and source of the events that the planner appends.
+const source = "/planner"
+
+// Planner answers firings. Its fields are set once, before the first slice.
+type Planner struct {
+	Ledger    *schema.Ledger
+	Vault     *schema.Vault
+	Now       func() time.Time
+	Variables map[string]any // constants of the environment that templates may name
+	Log       *slog.Logger
+
+	compiled *lru.Cache[compiledKey, *domain.CompiledTarget]
+}
+
+type compiledKey struct {
+	handle  string
+	version int64
+}
+
+const compiledTargets = 1024
+
+// New makes a planner.
+func New(l *schema.Ledger, v *schema.Vault, now func() time.Time, variables map[string]any, log *slog.Logger) (*Planner, error) {
+	cache, err := lru.New[compiledKey, *domain.CompiledTarget](compiledTargets)
+	if err != nil {
+		return nil, err
+	}
+	return &Planner{Ledger: l, Vault: v, Now: now, Variables: variables, Log: log, compiled: cache}, nil
+}
+
+// Subscription is the planner's. It comes after targets and consent, so it never plans by older ones than the firing.
+func (p *Planner) Subscription() schema.Subscription {
+	return schema.Subscription{
+		Name: Name, Limit: 500, Appends: true,
+		After: []string{targets.Definition.SubscriptionName(), consent.Definition.SubscriptionName()},
+	}
+}
+
+// Handle plans the firings of a slice and appends the answers in the slice's own transaction, so each firing is
+// answered exactly once. All that takes time happens before the append, which holds the ledger's lock to the end.
+func (p *Planner) Handle(ctx context.Context, tx *sql.Tx, s schema.Slice) error {
+	if !s.MayHold("reaction.fired") {
+		return nil
+	}
+	var fired []domain.Recorded
+	for rec, err := range schema.Events(ctx, tx, schema.Filter{After: s.From, UpTo: s.To, Types: []string{"reaction.fired"}}) {
+		if err != nil {
+			return err
+		}
+		fired = append(fired, rec)
+	}
+	if len(fired) == 0 {
+		return nil
+	}
+	opened, err := p.Vault.OpenEvents(ctx, fired)
+	if err != nil {
+		return err
+	}
+	known, views, err := p.look(ctx, tx, opened)
+	if err != nil {
+		return err
+	}
+	events, secrets := make([]domain.Event, len(opened)), make([][]byte, len(opened))
+	for i, o := range opened {
+		answer := p.answer(ctx, o, known, views, s.To)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		id := o.ID
+		events[i], secrets[i], err = domain.New(domain.EventID(id, "planned"), answer)
+		if err != nil {
+			return fmt.Errorf("firing %s: %w", id, err)
+		}
+		events[i].Actor, events[i].Source, events[i].CorrelationID, events[i].CausationID = "planner", source, id, id
+	}
+	if err := p.Vault.SealEvents(ctx, events, secrets); err != nil {
+		return err
+	}
+	_, err = p.Ledger.AppendTx(ctx, tx, events...)
+	return err
+}
+
+// look reads the targets and the consent that the firings are about.
+func (p *Planner) look(ctx context.Context, tx *sql.Tx, fired []schema.Opened) (map[string]targets.Target, map[uuid.UUID]map[domain.Channel]domain.ConsentView, error) {
+	var handles []string
+	var profiles []uuid.UUID
+	for _, o := range fired {
+		handles = append(handles, o.Target)
+		if o.Subject != uuid.Nil {
+			profiles = append(profiles, o.Subject)
+		}
+	}
+	slices.Sort(handles)
+	known, err := targets.Named(ctx, tx, slices.Compact(handles))
+	if err != nil {
+		return nil, nil, err
+	}
+	views, err := consent.Views(ctx, tx, profiles)
+	return known, views, err
+}
+
+// answer decides on one firing. A defect that panics is this firing's misfortune and no other's.
+func (p *Planner) answer(ctx context.Context, o schema.Opened, known map[string]targets.Target,
+	views map[uuid.UUID]map[domain.Channel]domain.ConsentView, asOf int64,
+) (answer domain.Payload) {
+	fired := o.Payload.(domain.ReactionFired)
+	id := domain.DeliveryID(o.ID, fired.Target)
+	firing := domain.Firing{
+		FiringID: o.ID, FiringPosition: o.Position, Reaction: fired.Reaction, Trigger: fired.Trigger, Cause: fired.Cause,
+		Target: fired.Target, ProfileID: fired.ProfileID,
+	}
+	rejected := func(r domain.DeliveryRejected) domain.Payload {
+		r.DeliveryID, r.Firing = id, firing
+		return r
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			p.Log.ErrorContext(ctx, "planning panicked", slog.String("firing", o.ID.String()), slog.String("stack", string(debug.Stack())))
+			answer = rejected(domain.DeliveryRejected{Reason: "internal_error", Detail: "planning failed on a defect of the program; its log says where"})
+		}
+	}()
+
+	t, ok := known[fired.Target]
+	if !ok || t.State == "deleted" {
+		return rejected(domain.DeliveryRejected{Reason: "unknown_target", Detail: fmt.Sprintf("there is no target %q; create it with PUT /v1/targets/%s, then fire again", fired.Target, fired.Target)})
+	}
+	firing.TargetVersion, firing.Platform = t.Version, t.Platform
+
+	var channel domain.Channel
+	if t.Consent != nil {
+		channel = t.Consent.Channel
+	}
+	view := views[fired.ProfileID][channel]
+	view.Erased = o.Erased || o.Sealed == nil // an erased person's firing is recorded without its context
+	decision := t.Consent.Decide(fired.ProfileID != uuid.Nil, view, asOf)
+	withheld := func(reason, detail string) domain.Payload {
+		return domain.DeliveryWithheld{DeliveryID: id, Firing: firing, Reason: reason, Detail: detail, Consent: decision}
+	}
+	switch {
+	case !t.Enabled():
+		return withheld("target_disabled", "the target is disabled: "+t.Reason)
+	case view.Erased:
+		return withheld("erased", decision.Explain())
+	case decision.Decision == domain.DecisionWithheld:
+		return withheld("consent", decision.Explain())
+	}
+
+	compiled, err := p.compile(t)
+	if err != nil {
+		return rejected(rejection(err))
+	}
+	holds, err := compiled.Holds(fired.Context)
+	if err != nil {
+		return rejected(rejection(err))
+	}
+	if !holds {
+		return withheld("condition", "the target's condition is not met by this context")
+	}
+	data, err := twig.DecodeContext(fired.Context)
+	if err != nil {
+		return rejected(rejection(err))
+	}
+	placeholder := "__secret_" + rand.Text() + "_"
+	rendering, err := compiled.Render(ctx, data, domain.Environment{
+		Variables: p.Variables, Now: func() time.Time { return o.RecordedAt },
+		Secret: func(name string) string { return placeholder + name + "__" },
+	})
+	if err != nil {
+		return rejected(rejection(err))
+	}
+	if err := validate(t.Platform, rendering.Body); err != nil {
+		return rejected(domain.DeliveryRejected{Reason: "invalid_body", Part: "body", Detail: err.Error(), Unresolved: rendering.Unresolved})
+	}
+	sum := sha256.Sum256([]byte(rendering.Body))
+	return domain.DeliveryPlanned{
+		DeliveryID: id, Firing: firing, Consent: decision, Unresolved: rendering.Unresolved,
+		BodySHA256: hex.EncodeToString(sum[:]), BodyBytes: len(rendering.Body), MaxAttempts: t.Retry.MaxAttempts,
+		URL: rendering.URL, Headers: rendering.Headers, Body: rendering.Body, Placeholder: placeholder,
+	}
+}
+
+// compile gives the target's version compiled, from the cache where it is.
+func (p *Planner) compile(t targets.Target) (*domain.CompiledTarget, error) {
+	key := compiledKey{t.Handle, t.Version}
+	if c, ok := p.compiled.Get(key); ok {
+		return c, nil
+	}
+	c, err := domain.CompileTarget(t.Target)
+	if err != nil {
+		return nil, err
+	}
+	p.compiled.Add(key, c)
+	return c, nil
+}
+
+func validate(platform, body string) error {
+	known, err := platforms.Lookup(platform)
+	if err != nil {
+		return err
+	}
+	return known.Dialect.Validate([]byte(body))
+}
+
+// rejection says in the ledger why a firing cannot be rendered.
+func rejection(err error) domain.DeliveryRejected {
+	var re *domain.RenderError
+	var te *domain.TemplateError
+	var ie *domain.InvalidError
+	switch {
+	case errors.As(err, &re):
+		return domain.DeliveryRejected{Reason: re.Reason, Detail: re.Error(), Part: re.Part, Line: re.Line, Column: re.Column}
+	case errors.As(err, &te):
+		return domain.DeliveryRejected{Reason: "template_error", Detail: te.Error(), Part: te.Pointer, Line: te.Line, Column: te.Column}
+	case errors.As(err, &ie):
+		return domain.DeliveryRejected{Reason: "template_error", Detail: ie.Error(), Part: ie.Pointer}
+	}
+	return domain.DeliveryRejected{Reason: "template_error", Detail: "the target cannot be rendered on this context"}
+}
