@@ -1,0 +1,215 @@
+package api
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/intake"
+	"github.com/dispatch-ledger/dispatch-ledger/schema"
+)
+
+// Config is what the API works on.
+type Config struct {
+	Ledger *schema.Ledger // appends
+	Vault  *schema.Vault  // tells who was erased, and hashes addresses
+	DB     *sql.DB        // reads; the projections' schemas are on its search path
+	Auth   Authenticator  // knows the tokens; *schema.Tokens
+
+	// Checks are asked by /readyz, besides the database, its migrations and its readers, which New adds.
+	Checks []Check
+
+	// Compile says what is wrong with a target's templates, as a *domain.InvalidError, before PUT records it. Nil
+	// compiles nothing.
+	Compile func(domain.Target) error
+	// Preview renders a target with a context as a firing would, and sends nothing. Nil: the route is not there.
+	Preview func(context.Context, domain.Target, json.RawMessage) (Preview, error)
+
+	// Fallback serves the paths that are not the API's, such as the console's. Nil: they are not found.
+	Fallback http.Handler
+
+	Limits   intake.Limits        // of what may be sent; zero fields are the defaults
+	Registry *prometheus.Registry // for /metrics; nil makes one
+	Log      *slog.Logger         // nil is discarded
+	Clock    func() time.Time     // nil is the system's
+	Version  string               // of the program, for the API description
+}
+
+// api is the state behind the handler.
+type api struct {
+	Config
+	intake  *intake.Service
+	doorman *doorman
+	mux     *http.ServeMux
+	huma    huma.API
+	metrics metrics
+	errs    []error           // mistakes in the registration, told by New
+	served  map[string]string // pattern by operation, for the tests
+}
+
+// New gives the handler of the API. It fails on a mistake in the configuration or in the tables of this package.
+func New(c Config) (http.Handler, error) {
+	a, err := newAPI(c)
+	if err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
+	return a.handler(), nil
+}
+
+func newAPI(c Config) (*api, error) {
+	if c.Ledger == nil || c.Vault == nil || c.DB == nil || c.Auth == nil {
+		return nil, errors.New("Ledger, Vault, DB and Auth are required")
+	}
+	c.Limits = c.Limits.WithDefaults()
+	if c.Registry == nil {
+		c.Registry = prometheus.NewRegistry()
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Clock == nil {
+		c.Clock = time.Now //nolint:forbidigo // the one place where the API's clock is the system's
+	}
+	if c.Version == "" {
+		c.Version = "dev"
+	}
+	a := &api{
+		Config: c, mux: http.NewServeMux(), served: map[string]string{},
+		intake: &intake.Service{Ledger: c.Ledger, Vault: c.Vault, Clock: c.Clock},
+	}
+	var err error
+	if a.doorman, err = newDoorman(c.Auth, c.Clock); err != nil {
+		return nil, err
+	}
+	if a.metrics, err = newMetrics(c.Registry); err != nil {
+		return nil, err
+	}
+	a.huma = humago.New(a.mux, describe(c.Version))
+	a.eventRoutes()
+	a.targetRoutes()
+	a.consentRoutes()
+	a.deliveryRoutes()
+	a.projectionRoutes()
+	a.healthRoutes()
+	a.handle("metrics", http.MethodGet, "/metrics", promhttp.HandlerFor(c.Registry, promhttp.HandlerOpts{}))
+	a.docsRoutes()
+	return a, errors.Join(a.errs...)
+}
+
+// describe is the head of the OpenAPI description.
+func describe(version string) huma.Config {
+	c := huma.DefaultConfig("Dispatch Ledger", version)
+	c.Info.Description = "The ledger of everything that a CRM sends through its comms platforms, and of the right to send it. " +
+		"Lists take limit and cursor and answer items and next; times are RFC 3339 in UTC; errors are application/problem+json with a stable type."
+	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"bearer": {Type: "http", Scheme: "bearer", Description: "A token made by 'dispatch-ledger token create --role ROLE --name NAME'."},
+	}
+	c.Tags = []*huma.Tag{
+		{Name: "Events", Description: "What happened: in as CloudEvents, out as the ledger holds it."},
+		{Name: "Targets", Description: "Where things are sent, and what."},
+		{Name: "Consent", Description: "What people agreed to."},
+		{Name: "Deliveries", Description: "What was sent to whom, what became of it, and why something was not sent."},
+		{Name: "Operation", Description: "How the service does."},
+	}
+	c.OpenAPIPath, c.DocsPath, c.SchemasPath = "", "", "" // served by docsRoutes, without a foreign script
+	c.CreateHooks, c.Transformers = nil, nil
+	c.RejectUnknownQueryParameters = true // a misspelt filter would otherwise select everything
+	return c
+}
+
+// maxBodyBytes bounds the bodies that are not events.
+const maxBodyBytes = 1 << 20
+
+// bodyReadTimeout is how long a body may take to arrive.
+const bodyReadTimeout = 30 * time.Second
+
+// register serves an operation to the roles that access names for it.
+func register[I, O any](a *api, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
+	r, ok := access[op.OperationID]
+	if !ok {
+		a.errs = append(a.errs, fmt.Errorf("operation %q has no rule in access", op.OperationID))
+		return
+	}
+	if op.MaxBodyBytes == 0 {
+		op.MaxBodyBytes = maxBodyBytes
+	}
+	op.BodyReadTimeout = bodyReadTimeout
+	if !r.public {
+		op.Security = []map[string][]string{{"bearer": {}}}
+		op.Description = strings.TrimSpace(op.Description + "\n\nRoles: " + r.names() + ".")
+		op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests, http.StatusServiceUnavailable)
+		op.Middlewares = append(op.Middlewares, a.authenticate(r))
+	}
+	a.served[op.OperationID] = op.Method + " " + op.Path
+	if op.RequestBody != nil {
+		// The operation reads its body itself. Huma would check it against the description, and replace that by its
+		// own for a raw body.
+		op.SkipValidateBody = true
+		defer func(described map[string]*huma.MediaType) { op.RequestBody.Content = described }(maps.Clone(op.RequestBody.Content))
+	}
+	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
+		out, err := handle(ctx, in)
+		if err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		return out, nil
+	})
+}
+
+// handle serves a plain handler under the same rules.
+func (a *api) handle(operation, method, path string, h http.Handler) {
+	r, ok := access[operation]
+	if !ok {
+		a.errs = append(a.errs, fmt.Errorf("operation %q has no rule in access", operation))
+		return
+	}
+	a.served[operation] = method + " " + path
+	a.mux.Handle(method+" "+path, a.guard(r, h))
+}
+
+// authenticate lets an operation's request pass when its token's role may.
+func (a *api) authenticate(r rule) func(huma.Context, func(huma.Context)) {
+	return func(ctx huma.Context, next func(huma.Context)) {
+		who, err := a.doorman.admit(ctx.Context(), ctx.Header("Authorization"), ctx.RemoteAddr(), r)
+		if err != nil {
+			_, w := humago.Unwrap(ctx)
+			a.refuse(w, ctx.Context(), err)
+			return
+		}
+		next(huma.WithValue(ctx, principalKey{}, who))
+	}
+}
+
+// problem makes the answer to an error, and logs what only the operator may know.
+func (a *api) problem(ctx context.Context, err error) *Problem {
+	p := problemOf(ctx, err)
+	if p.Status >= http.StatusInternalServerError {
+		level := slog.LevelWarn // the moment's fault: the caller tries again
+		if p.Status == http.StatusInternalServerError {
+			level = slog.LevelError
+		}
+		a.Log.Log(ctx, level, "request failed", slog.String("request", p.RequestID), slog.String("problem", p.Type), slog.Any("error", err))
+	}
+	return p
+}
+
+// refuse answers a request with a problem.
+func (a *api) refuse(w http.ResponseWriter, ctx context.Context, err error) {
+	if errors.Is(err, errUnauthenticated) || errors.Is(err, errLocked) {
+		a.metrics.refused.Inc()
+	}
+	writeProblem(w, a.problem(ctx, err))
+}

@@ -1,0 +1,192 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/intake"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
+)
+
+func (a *api) consentRoutes() {
+	tags := []string{"Consent"}
+	register(a, huma.Operation{
+		OperationID: "get-consent", Method: http.MethodGet, Path: "/v1/profiles/{id}/consent", Tags: tags,
+		Summary: "What does a person agree to?",
+		Description: "The answer that holds for each channel and purpose; what is absent was never asked, which is not consent. Now, or " +
+			"at a position (what the ledger knew then), or as of a time (what had been decided by then, by all that is known now).",
+		Errors: []int{http.StatusUnprocessableEntity},
+	}, a.getConsent)
+	register(a, huma.Operation{
+		OperationID: "put-consent", Method: http.MethodPut, Path: "/v1/profiles/{id}/consent", Tags: tags,
+		Summary: "Record a decision by hand",
+		Description: "Takes the data of a consent.changed event without its profile_id; decided_at is now unless given. With an Idempotency-Key, " +
+			"the same request may be sent again; give decided_at with it.",
+		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
+			"application/json": {Schema: a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[ConsentDecision](), true, "ConsentDecision")},
+		}},
+		Errors: []int{http.StatusBadRequest, http.StatusConflict, http.StatusUnprocessableEntity},
+	}, a.putConsent)
+	register(a, huma.Operation{
+		OperationID: "get-consent-history", Method: http.MethodGet, Path: "/v1/profiles/{id}/history", Tags: tags,
+		Summary: "What did a person ever answer?", Description: "Every answer, in the order in which the ledger heard of them.",
+	}, a.getConsentHistory)
+}
+
+// ConsentDecision is the body of PUT …/consent: consent.changed without the person.
+type ConsentDecision struct {
+	Changes   []domain.ConsentChange `json:"changes" doc:"One to 60 answers, each for a channel and purpose."`
+	DecidedAt *time.Time             `json:"decided_at,omitempty" doc:"When the person decided; now by default."`
+	DecidedBy string                 `json:"decided_by" doc:"customer, staff, admin, import or platform"`
+	Method    string                 `json:"method,omitempty" doc:"How: preference_centre, pos, sms_keyword, …"`
+	Note      string                 `json:"note,omitempty" doc:"Why, in words (sealed)."`
+	Contact   *domain.Contact        `json:"contact,omitempty" doc:"The addresses concerned (sealed)."`
+	Evidence  map[string]string      `json:"evidence,omitempty" doc:"What proves it (sealed)."`
+}
+
+type profileInput struct {
+	ID string `path:"id" format:"uuid"`
+}
+
+// Consent is what a person agreed to.
+type Consent struct {
+	ProfileID uuid.UUID       `json:"profile_id"`
+	AsOf      *time.Time      `json:"as_of" doc:"Decisions made up to this time; null for all."`
+	Position  *int64          `json:"position" doc:"As known at this position; null for now."`
+	Erased    bool            `json:"erased" doc:"The person's data was erased; the answers are kept so that an opt-out is still honoured."`
+	Items     []consent.Entry `json:"items" nullable:"false" doc:"By channel and purpose."`
+}
+
+type getConsentInput struct {
+	profileInput
+	AsOf     string `query:"as_of" format:"date-time"`
+	Position int64  `query:"position" minimum:"1"`
+}
+
+type getConsentOutput struct{ Body Consent }
+
+func (a *api) getConsent(ctx context.Context, in *getConsentInput) (*getConsentOutput, error) {
+	profile, err := parseUUID("path.id", in.ID)
+	if err != nil {
+		return nil, err
+	}
+	decided, err := parseTime("query.as_of", in.AsOf)
+	if err != nil {
+		return nil, err
+	}
+	if in.Position > 0 && in.AsOf != "" {
+		return nil, badParameter("query.position", "is given beside as_of; give one of them")
+	}
+	items, err := consent.State(ctx, a.DB, profile, consent.AsOf{Position: in.Position, Decided: decided})
+	if err != nil {
+		return nil, err
+	}
+	erased, err := a.erased(ctx, []uuid.UUID{profile})
+	if err != nil {
+		return nil, err
+	}
+	out := &getConsentOutput{Body: Consent{ProfileID: profile, AsOf: utc(decided), Position: optional(in.Position), Erased: erased[profile], Items: items}}
+	if items == nil {
+		out.Body.Items = []consent.Entry{}
+	}
+	return out, nil
+}
+
+type getConsentHistoryInput struct {
+	profileInput
+	paging
+}
+
+type getConsentHistoryOutput struct{ Body Page[consent.Entry] }
+
+func (a *api) getConsentHistory(ctx context.Context, in *getConsentHistoryInput) (*getConsentHistoryOutput, error) {
+	profile, err := parseUUID("path.id", in.ID)
+	if err != nil {
+		return nil, err
+	}
+	skip, err := positionCursor("history", in.Cursor)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := consent.History(ctx, a.DB, profile, consent.AsOf{})
+	if err != nil {
+		return nil, err
+	}
+	// The history only grows at its end, so a count is as good a cursor as a position, and one event has several entries.
+	entries = entries[min(int(skip), len(entries)):]
+	to := strconv.Itoa(int(skip) + in.Limit)
+	return &getConsentHistoryOutput{Body: pageOf("history", entries, in.Limit, func(consent.Entry) string { return to })}, nil
+}
+
+type putConsentInput struct {
+	profileInput
+	IdempotencyKey string `header:"Idempotency-Key" maxLength:"256" doc:"Your name for this decision, so that a repeat is recognised."`
+	RawBody        []byte `contentType:"application/json"`
+}
+
+type putConsentOutput struct{ Body intake.Accepted }
+
+func (a *api) putConsent(ctx context.Context, in *putConsentInput) (*putConsentOutput, error) {
+	profile, err := parseUUID("path.id", in.ID)
+	if err != nil {
+		return nil, err
+	}
+	body, err := without(in.RawBody, nil)
+	if err != nil {
+		return nil, err
+	}
+	var object map[string]json.RawMessage
+	if err := json.Unmarshal(body, &object); err != nil {
+		return nil, err
+	}
+	if _, given := object["profile_id"]; given {
+		return nil, domain.Invalid("/profile_id", "is given by the path; leave it out")
+	}
+	now := a.Clock().UTC().Truncate(time.Microsecond)
+	for name, value := range map[string]any{"profile_id": profile, "decided_at": now} {
+		if _, given := object[name]; given {
+			continue
+		}
+		if object[name], err = json.Marshal(value); err != nil {
+			return nil, err
+		}
+	}
+	data, err := json.Marshal(object)
+	if err != nil {
+		return nil, err
+	}
+	id := in.IdempotencyKey
+	if id == "" {
+		id = uuid.NewString()
+	}
+	accepted, err := a.intake.Accept(ctx, PrincipalOf(ctx).Name, []intake.Event{{
+		ID: id, Source: source + pathOf("v1", "profiles", profile.String(), "consent"), Type: domain.TypeOf(domain.ConsentChanged{}), Time: now, Data: data,
+	}})
+	if err != nil {
+		return nil, ofBody(err)
+	}
+	return &putConsentOutput{Body: accepted[0]}, nil
+}
+
+// ofBody points a refusal at the body, which is the data of the event that it became.
+func ofBody(err error) error {
+	var refused *intake.RefusedError
+	if !errors.As(err, &refused) || !errors.Is(err, domain.ErrInvalid) {
+		return err
+	}
+	p := kindOf(domain.ErrInvalid).problem(nil)
+	for _, r := range refused.Refusals {
+		p.Errors = append(p.Errors, ProblemField{Pointer: strings.TrimPrefix(r.Pointer, "/data"), Detail: r.Detail})
+	}
+	return p
+}

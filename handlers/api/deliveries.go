@@ -1,0 +1,187 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/deliveries"
+)
+
+func (a *api) deliveryRoutes() {
+	tags := []string{"Deliveries"}
+	register(a, huma.Operation{
+		OperationID: "list-deliveries", Method: http.MethodGet, Path: "/v1/deliveries", Tags: tags,
+		Summary: "What was sent, and what was not", Description: "Newest first. Filters combine.", Errors: []int{http.StatusUnprocessableEntity},
+	}, a.listDeliveries)
+	register(a, huma.Operation{
+		OperationID: "get-delivery", Method: http.MethodGet, Path: "/v1/deliveries/{id}", Tags: tags,
+		Summary: "Read one delivery, with every attempt", Errors: []int{http.StatusNotFound},
+	}, a.getDelivery)
+}
+
+// DeliverySummary is a delivery in a list.
+type DeliverySummary struct {
+	ID       uuid.UUID `json:"id"`
+	Position int64     `json:"position" doc:"Of the event that answered the firing."`
+	Firing   struct {
+		ID       uuid.UUID `json:"id"`
+		Position int64     `json:"position"`
+		Reaction string    `json:"reaction"`
+		Cause    string    `json:"cause"`
+		Trigger  *string   `json:"trigger"`
+	} `json:"firing"`
+	Target struct {
+		Handle   string  `json:"handle"`
+		Version  *int64  `json:"version" doc:"Null when there was no such target."`
+		Platform *string `json:"platform"`
+	} `json:"target"`
+	ProfileID     *uuid.UUID          `json:"profile_id"`
+	Outcome       domain.Outcome      `json:"outcome" enum:"pending,sending,retrying,held,succeeded,failed,withheld,rejected,cancelled,expired"`
+	Reason        *string             `json:"reason" doc:"Why it was not sent, or failed: a code."`
+	Detail        *string             `json:"detail" doc:"The same in a sentence."`
+	PlannedAt     time.Time           `json:"planned_at"`
+	FinishedAt    *time.Time          `json:"finished_at"`
+	NextAttemptAt *time.Time          `json:"next_attempt_at"`
+	Consent       *domain.Decision    `json:"consent" doc:"What the target's consent rule answered, and by which event."`
+	Unresolved    []domain.Unresolved `json:"unresolved" nullable:"false" doc:"Variables that the context lacked."`
+	BodySHA256    *string             `json:"body_sha256" doc:"Hex, of the rendered body with its secrets masked."`
+	AttemptsMade  int                 `json:"attempts_made"`
+	AttemptsMax   int                 `json:"attempts_max"`
+}
+
+// Delivery is a delivery with all that is known of it.
+type Delivery struct {
+	DeliverySummary
+	Request  *Sealed   `json:"request" doc:"URL, headers and body; null when nothing was to be sent."`
+	Attempts []Attempt `json:"attempts" nullable:"false"`
+}
+
+// Attempt is one request to a platform.
+type Attempt struct {
+	Attempt       int            `json:"attempt" doc:"From 1."`
+	StartedAt     time.Time      `json:"started_at"`
+	DurationMS    *float64       `json:"duration_ms" doc:"Milliseconds; null when nobody knows."`
+	Status        *int           `json:"status" doc:"HTTP status; null when no answer arrived."`
+	Verdict       domain.Verdict `json:"verdict" enum:"accepted,duplicate,partial,retry,permanent,refused,auth_expired,network_error,timeout,lost"`
+	Reason        *string        `json:"reason"`
+	Outcome       domain.Outcome `json:"outcome" doc:"What the delivery was from then on."`
+	NextAttemptAt *time.Time     `json:"next_attempt_at"`
+	Address       *string        `json:"address" doc:"The IP address and port that it went to."`
+	Worker        *string        `json:"worker" doc:"The process that made it."`
+	Response      *Sealed        `json:"response" doc:"Headers and body of the answer; null when none arrived."`
+	Position      int64          `json:"position"`
+}
+
+func summaryOf(d deliveries.Delivery) DeliverySummary {
+	s := DeliverySummary{
+		ID: d.ID, Position: d.Position, ProfileID: optional(d.Firing.ProfileID), Outcome: d.Outcome, Reason: optional(d.Reason), Detail: optional(d.Detail),
+		PlannedAt: d.PlannedAt.UTC(), FinishedAt: utcOf(d.FinishedAt), NextAttemptAt: utcOf(d.NextAttemptAt),
+		Consent: d.Consent, Unresolved: d.Unresolved, BodySHA256: optional(d.BodySHA256), AttemptsMade: d.Attempts, AttemptsMax: d.MaxAttempts,
+	}
+	s.Firing.ID, s.Firing.Position, s.Firing.Reaction = d.Firing.FiringID, d.Firing.FiringPosition, d.Firing.Reaction
+	s.Firing.Cause, s.Firing.Trigger = d.Firing.Cause, optional(d.Firing.Trigger)
+	s.Target.Handle, s.Target.Version, s.Target.Platform = d.Firing.Target, optional(d.Firing.TargetVersion), optional(d.Firing.Platform)
+	if s.Unresolved == nil {
+		s.Unresolved = []domain.Unresolved{}
+	}
+	return s
+}
+
+type listDeliveriesInput struct {
+	paging
+	Target   string `query:"target" doc:"Handle of the target."`
+	Profile  string `query:"profile" format:"uuid" doc:"The person, by the CRM's id."`
+	Reaction string `query:"reaction" doc:"Handle of the reaction."`
+	Outcome  string `query:"outcome" doc:"One outcome, or several with commas."`
+	Platform string `query:"platform"`
+	From     string `query:"from" format:"date-time" doc:"Planned at this time or later."`
+	To       string `query:"to" format:"date-time" doc:"Planned before this time."`
+}
+
+type listDeliveriesOutput struct{ Body Page[DeliverySummary] }
+
+func (a *api) listDeliveries(ctx context.Context, in *listDeliveriesInput) (*listDeliveriesOutput, error) {
+	f := deliveries.Filter{Target: in.Target, Reaction: in.Reaction, Platform: in.Platform, Limit: in.Limit + 1}
+	var err error
+	if f.Before, err = positionCursor("deliveries", in.Cursor); err != nil {
+		return nil, err
+	}
+	if f.Profile, err = parseUUID("query.profile", in.Profile); err != nil {
+		return nil, err
+	}
+	if f.From, err = parseTime("query.from", in.From); err != nil {
+		return nil, err
+	}
+	if f.To, err = parseTime("query.to", in.To); err != nil {
+		return nil, err
+	}
+	if in.Platform != "" && !slices.Contains(domain.Platforms, in.Platform) {
+		return nil, badParameter("query.platform", "is none of %s", strings.Join(domain.Platforms, ", "))
+	}
+	if in.Outcome != "" {
+		for name := range strings.SplitSeq(in.Outcome, ",") {
+			if !slices.Contains(domain.Outcomes, domain.Outcome(name)) {
+				return nil, badParameter("query.outcome", "is none of %v", domain.Outcomes)
+			}
+			f.Outcomes = append(f.Outcomes, domain.Outcome(name))
+		}
+	}
+	found, err := deliveries.List(ctx, a.DB, f)
+	if err != nil {
+		return nil, err
+	}
+	items := make([]DeliverySummary, len(found))
+	for i, d := range found {
+		items[i] = summaryOf(d)
+	}
+	return &listDeliveriesOutput{Body: pageOf("deliveries", items, in.Limit, func(d DeliverySummary) string { return strconv.FormatInt(d.Position, 10) })}, nil
+}
+
+type getDeliveryInput struct {
+	ID string `path:"id" format:"uuid"`
+}
+
+type getDeliveryOutput struct{ Body Delivery }
+
+func (a *api) getDelivery(ctx context.Context, in *getDeliveryInput) (*getDeliveryOutput, error) {
+	id, err := parseUUID("path.id", in.ID)
+	if err != nil {
+		return nil, err
+	}
+	d, err := deliveries.Get(ctx, a.DB, id)
+	if err != nil {
+		return nil, err
+	}
+	hidden := &Sealed{Sealed: true}
+	if profile := d.Firing.ProfileID; profile != uuid.Nil {
+		erased, err := a.erased(ctx, []uuid.UUID{profile})
+		if err != nil {
+			return nil, err
+		}
+		if erased[profile] {
+			hidden = &Sealed{Erased: true}
+		}
+	}
+	out := &getDeliveryOutput{Body: Delivery{DeliverySummary: summaryOf(d), Attempts: make([]Attempt, len(d.Trail))}}
+	if d.BodySHA256 != "" { // a request was made out
+		out.Body.Request = hidden
+	}
+	for i, t := range d.Trail {
+		out.Body.Attempts[i] = Attempt{
+			Attempt: t.Attempt, StartedAt: t.StartedAt.UTC(), DurationMS: t.DurationMS, Status: optional(t.Status), Verdict: t.Verdict, Reason: optional(t.Reason),
+			Outcome: t.Outcome, NextAttemptAt: utcOf(t.NextAttemptAt), Address: optional(t.Address), Worker: optional(t.Worker), Position: t.Position,
+		}
+		if t.Status != 0 {
+			out.Body.Attempts[i].Response = hidden
+		}
+	}
+	return out, nil
+}

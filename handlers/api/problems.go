@@ -1,0 +1,256 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/intake"
+	"github.com/dispatch-ledger/dispatch-ledger/schema"
+)
+
+// Errors of the API itself.
+var (
+	errUnauthenticated = errors.New("no valid bearer token")
+	errForbidden       = errors.New("the token's role does not allow this")
+	errLocked          = errors.New("too many failed authentications from this address")
+	errNoRoute         = errors.New("there is nothing at this path")
+	errNoMethod        = errors.New("this path does not take this method")
+	errPrecondition    = errors.New("If-Match does not name the current version")
+	errBadCursor       = errors.New("the cursor is not one of this list's")
+	errInternal        = errors.New("internal error")
+)
+
+// kind is what a class of errors answers.
+type kind struct {
+	err    error  // the sentinel
+	status int    // of the HTTP response
+	name   string // stable: the last part of the problem's type
+	title  string // the same for every occurrence
+	next   string // what the caller can do
+	detail bool   // the error's own text is meant for the caller
+}
+
+// urn is the namespace of problem types.
+const urn = "urn:dispatch-ledger:problem:"
+
+// retryAfter is what a caller is told to wait, in seconds, when the service cannot answer at the moment.
+const retryAfter = 2
+
+// problems turns errors into answers, most specific first. What is not listed is an internal error: logged with the
+// request's id, answered with nothing but that id.
+var problems = []kind{
+	{err: errUnauthenticated, status: http.StatusUnauthorized, name: "unauthenticated", title: "Not authenticated", next: "Send Authorization: Bearer with a token made by 'dispatch-ledger token create'."},
+	{err: errLocked, status: http.StatusTooManyRequests, name: "locked-out", title: "Too many failed authentications", next: "Wait as long as Retry-After says, then use a valid token.", detail: true},
+	{err: errForbidden, status: http.StatusForbidden, name: "forbidden", title: "Not allowed", next: "Use a token with one of the roles named.", detail: true},
+	{err: errNoRoute, status: http.StatusNotFound, name: "no-such-route", title: "No such route", next: "See /docs for the routes there are."},
+	{err: errNoMethod, status: http.StatusMethodNotAllowed, name: "method-not-allowed", title: "Method not allowed", next: "Use one of the methods in Allow."},
+	{err: errPrecondition, status: http.StatusPreconditionFailed, name: "version-mismatch", title: "The version has changed", next: "Read the current version, decide again, and send its ETag in If-Match.", detail: true},
+	{err: errBadCursor, status: http.StatusUnprocessableEntity, name: "invalid", title: "The request is not valid", next: "Pass the value of next as it was, with the same filters; start again without a cursor.", detail: true},
+
+	{err: intake.ErrNotJSON, status: http.StatusBadRequest, name: "malformed", title: "The body is not JSON", next: "Send one JSON value in UTF-8.", detail: true},
+	{err: intake.ErrMediaType, status: http.StatusUnsupportedMediaType, name: "unsupported-media-type", title: "Unsupported media type", next: "Send CloudEvents 1.0 in JSON.", detail: true},
+	{err: schema.ErrTooLarge, status: http.StatusRequestEntityTooLarge, name: "too-large", title: "Too large", next: "Send fewer events at a time, or a smaller one.", detail: true},
+	{err: schema.ErrIDReused, status: http.StatusConflict, name: "id-reused", title: "The id stands for other content", next: "Nothing was recorded. Give each event an id of its own; send a repeat unchanged."},
+	{err: schema.ErrConflict, status: http.StatusPreconditionFailed, name: "version-mismatch", title: "The version has changed", next: "Read the current version, decide again, and send its ETag in If-Match."},
+	{err: intake.ErrInternalType, status: http.StatusUnprocessableEntity, name: "internal-event-type", title: "The event type is recorded by the ledger itself", next: "Send one of the accepted types; docs/events.md lists them."},
+	{err: intake.ErrUnknownType, status: http.StatusUnprocessableEntity, name: "unknown-event-type", title: "Unknown event type", next: "Send one of the accepted types; docs/events.md lists them."},
+	{err: domain.ErrInvalid, status: http.StatusUnprocessableEntity, name: "invalid", title: "The request is not valid", next: "Correct what errors points at and send it again; nothing was recorded."},
+	{err: schema.ErrNotFound, status: http.StatusNotFound, name: "not-found", title: "Not found", next: "Check the name or id."},
+	{err: schema.ErrBusy, status: http.StatusServiceUnavailable, name: "busy", title: "The ledger is busy", next: "Send the same request again after Retry-After: a repeat is recognised."},
+	{err: schema.ErrClosed, status: http.StatusServiceUnavailable, name: "shutting-down", title: "The service is shutting down", next: "Send the same request again after Retry-After: a repeat is recognised."},
+	{err: schema.ErrUnavailable, status: http.StatusServiceUnavailable, name: "unavailable", title: "The database is unavailable", next: "Send the same request again after Retry-After: a repeat is recognised, so nothing is recorded twice."},
+}
+
+// unavailable is the answer to any other transient error, whichever statement met it.
+var unavailable = kindOf(schema.ErrUnavailable)
+
+// internal is the answer to everything else.
+var internal = kind{err: errInternal, status: http.StatusInternalServerError, name: "internal", title: "Internal error", next: "Tell the operator the request_id; the log says more under it."}
+
+func kindOf(sentinel error) kind {
+	for _, k := range problems {
+		if k.err == sentinel { //nolint:errorlint // looks a row up by its key
+			return k
+		}
+	}
+	return internal
+}
+
+// Problem is an answer in the form of RFC 9457.
+type Problem struct {
+	Type      string         `json:"type" doc:"A stable URN of the kind of problem." example:"urn:dispatch-ledger:problem:invalid"`
+	Title     string         `json:"title" doc:"What kind of problem it is, the same for each occurrence."`
+	Status    int            `json:"status" doc:"The HTTP status."`
+	Detail    string         `json:"detail,omitempty" doc:"What is wrong this time, without repeating what was sent."`
+	NextStep  string         `json:"next_step,omitempty" doc:"What to do about it."`
+	RequestID string         `json:"request_id,omitempty" doc:"The id that the log has this request under."`
+	Errors    []ProblemField `json:"errors,omitempty" doc:"What is wrong, field by field."`
+
+	header http.Header
+	cause  error // for the log; nil when there is nothing to add
+}
+
+// ProblemField is one thing that is wrong with what was sent.
+type ProblemField struct {
+	Index     *int   `json:"index,omitempty" doc:"Of the event in the request, from 0."`
+	Pointer   string `json:"pointer" doc:"RFC 6901 JSON pointer: into the event, or into the body where there is no event. Empty is all of it."`
+	Parameter string `json:"parameter,omitempty" doc:"The parameter that is wrong, such as query.limit; absent when it is the body."`
+	Detail    string `json:"detail" doc:"What is wrong with it."`
+	Line      int    `json:"line,omitempty" doc:"In a template, from 1."`
+	Column    int    `json:"column,omitempty" doc:"In a template, from 1."`
+}
+
+// Error gives the title and detail.
+func (p *Problem) Error() string { return strings.TrimSuffix(p.Title+": "+p.Detail, ": ") }
+
+// Unwrap gives the error that it answers.
+func (p *Problem) Unwrap() error { return p.cause }
+
+// GetStatus is the HTTP status, for Huma.
+func (p *Problem) GetStatus() int { return p.Status }
+
+// GetHeaders are the headers that go with it, for Huma.
+func (p *Problem) GetHeaders() http.Header { return p.header }
+
+// ContentType is that of RFC 9457, for Huma.
+func (p *Problem) ContentType(string) string { return "application/problem+json" }
+
+// problemOf makes the answer to an error. Problems pass through.
+func problemOf(ctx context.Context, err error) *Problem {
+	var p *Problem
+	if errors.As(err, &p) {
+		p.RequestID = requestID(ctx)
+		return p
+	}
+	k := internal
+	for _, candidate := range problems {
+		if errors.Is(err, candidate.err) {
+			k = candidate
+			break
+		}
+	}
+	if k.err == errInternal && schema.Transient(err) {
+		k = unavailable
+	}
+	p = k.problem(err)
+	p.RequestID = requestID(ctx)
+	return p
+}
+
+func (k kind) problem(err error) *Problem {
+	p := &Problem{Type: urn + k.name, Title: k.title, Status: k.status, NextStep: k.next, header: http.Header{}, cause: err}
+	if k.detail {
+		p.Detail = err.Error()
+	}
+	switch k.status {
+	case http.StatusServiceUnavailable:
+		p.header.Set("Retry-After", strconv.Itoa(retryAfter))
+	case http.StatusUnauthorized:
+		p.header.Set("WWW-Authenticate", `Bearer realm="dispatch-ledger"`)
+	}
+	p.Errors = fields(err)
+	if p.Errors != nil {
+		p.Detail = ""
+	}
+	return p
+}
+
+// located is an error that says where in a template it is.
+type located interface{ Place() (line, column int) }
+
+// fields lists what an error points at.
+func fields(err error) []ProblemField {
+	var refused *intake.RefusedError
+	if errors.As(err, &refused) {
+		out := make([]ProblemField, len(refused.Refusals))
+		for i, r := range refused.Refusals {
+			out[i] = ProblemField{Index: &r.Index, Pointer: r.Pointer, Detail: r.Detail}
+		}
+		return out
+	}
+	var invalid *domain.InvalidError
+	if !errors.As(err, &invalid) {
+		return nil
+	}
+	f := ProblemField{Pointer: invalid.Pointer, Detail: invalid.Message}
+	var at located
+	if errors.As(err, &at) {
+		f.Line, f.Column = at.Place()
+	}
+	return []ProblemField{f}
+}
+
+// Huma keeps the function that makes its own errors in a variable. This one gives them the shape of ours and leaves
+// out what Huma would repeat of the request. It does the same for every API of the process, so it is set once.
+func init() { //nolint:gochecknoinits // Huma's extension point is a package variable
+	huma.NewError = func(status int, message string, errs ...error) huma.StatusError {
+		k := internal
+		switch {
+		case status == http.StatusRequestEntityTooLarge:
+			k = kindOf(schema.ErrTooLarge)
+		case status == http.StatusUnsupportedMediaType:
+			k = kindOf(intake.ErrMediaType)
+		case status == http.StatusRequestTimeout:
+			k = kind{status: status, name: "timeout", title: "The request took too long to arrive", next: "Send it again, faster or smaller."}
+		case status == http.StatusBadRequest:
+			k = kindOf(intake.ErrNotJSON)
+		case status >= 400 && status < 500:
+			k = kindOf(domain.ErrInvalid)
+		}
+		p := &Problem{Type: urn + k.name, Title: k.title, Status: k.status, NextStep: k.next, header: http.Header{}}
+		if k.status == 0 {
+			p.Status = status
+		}
+		if status < 500 {
+			p.Detail = message
+		}
+		for _, err := range errs {
+			if err == nil || status >= 500 {
+				continue
+			}
+			detailer, ok := err.(huma.ErrorDetailer) //nolint:errorlint // as Huma itself tells them apart
+			if !ok {
+				continue
+			}
+			p.Errors = append(p.Errors, fieldAt(detailer.ErrorDetail()))
+		}
+		if status >= 500 {
+			p.cause = errors.Join(append([]error{errors.New(message)}, errs...)...)
+		}
+		return p
+	}
+	huma.NewErrorWithContext = func(ctx huma.Context, status int, message string, errs ...error) huma.StatusError {
+		err := huma.NewError(status, message, errs...)
+		var p *Problem
+		if errors.As(err, &p) {
+			p.RequestID = requestID(ctx.Context())
+		}
+		return err
+	}
+}
+
+// fieldAt turns Huma's location (body.items[3].name, query.limit) into ours, and leaves the value out.
+func fieldAt(d *huma.ErrorDetail) ProblemField {
+	path, inBody := strings.CutPrefix(d.Location, "body")
+	if !inBody {
+		return ProblemField{Parameter: d.Location, Detail: d.Message}
+	}
+	return ProblemField{Pointer: strings.NewReplacer(".", "/", "[", "/", "]", "").Replace(path), Detail: d.Message}
+}
+
+// writeProblem answers a request that no operation has seen.
+func writeProblem(w http.ResponseWriter, p *Problem) {
+	for name, values := range p.header {
+		w.Header()[name] = values
+	}
+	w.Header().Set("Content-Type", p.ContentType(""))
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p) // a caller that is gone does not miss it
+}

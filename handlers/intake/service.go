@@ -1,0 +1,230 @@
+package intake
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/schema"
+)
+
+// AheadMax is how far ahead of our clock a decision may claim to have been made. The later decision wins, so one from
+// the future would outlast every answer that the person gives until then.
+const AheadMax = 5 * time.Minute
+
+// Service accepts events. All fields are required; its methods are safe for concurrent use.
+type Service struct {
+	Ledger *schema.Ledger
+	Vault  *schema.Vault
+	Clock  func() time.Time
+}
+
+// Accepted says where an event stands in the ledger.
+type Accepted struct {
+	ID        string    `json:"id" doc:"The event's id as its producer gave it."`
+	EventID   uuid.UUID `json:"event_id" doc:"The event's id in the ledger: the same where it is a UUID, else derived from source and id."`
+	Position  int64     `json:"position" doc:"Where the event stands."`
+	Duplicate bool      `json:"duplicate" doc:"It stood there before, with the same content."`
+}
+
+// AcceptedTypes lists the event types that producers may send.
+func AcceptedTypes() []string {
+	var types []string
+	for _, d := range domain.Declarations() {
+		if d.Origin == domain.FromOutside {
+			types = append(types, d.Type)
+		}
+	}
+	return types
+}
+
+// Accept records the events of one request in order, all or none, and returns once they are durable. actor is who
+// sent them: the name of a token.
+//
+// Safe to repeat: events that stand in the ledger are answered with their position, which is also what to do after
+// schema.ErrUnavailable. Errors: *RefusedError around ErrInvalidEvent, ErrUnknownType, ErrInternalType,
+// schema.ErrIDReused or schema.ErrTooLarge; schema.ErrBusy; and any that is schema.Transient.
+func (s *Service) Accept(ctx context.Context, actor string, events []Event) ([]Accepted, error) {
+	records := make([]domain.Event, len(events))
+	secrets := make([][]byte, len(events))
+	var bad refusals
+	for i := range events {
+		records[i], secrets[i] = s.record(i, &events[i], &bad)
+		records[i].Actor = actor
+	}
+	if err := bad.err(); err != nil {
+		return nil, err
+	}
+	if err := s.seal(ctx, records, secrets); err != nil {
+		return nil, fmt.Errorf("intake: %w", err)
+	}
+	appended, err := s.Ledger.Append(ctx, records...)
+	if err != nil {
+		return nil, refusedByLedger(err)
+	}
+	accepted := make([]Accepted, len(events))
+	for i, at := range appended {
+		accepted[i] = Accepted{ID: events[i].ID, EventID: at.ID, Position: at.Position, Duplicate: at.Duplicate}
+	}
+	return accepted, nil
+}
+
+// record turns a CloudEvent into the ledger's event and the half of its payload that is to be sealed.
+func (s *Service) record(index int, e *Event, bad *refusals) (domain.Event, []byte) {
+	d, err := domain.Declared(e.Type)
+	switch {
+	case err != nil:
+		bad.add(index, ErrUnknownType, "/type", "is no event type of this ledger; it takes %s", strings.Join(AcceptedTypes(), ", "))
+		return domain.Event{}, nil
+	case d.Origin != domain.FromOutside:
+		bad.add(index, ErrInternalType, "/type", "is recorded by the ledger itself; it takes %s", strings.Join(AcceptedTypes(), ", "))
+		return domain.Event{}, nil
+	}
+	payload, err := domain.Parse(e.Type, e.Data)
+	if err != nil {
+		bad.payload(index, "/data", err)
+		return domain.Event{}, nil
+	}
+	occurred := e.Time
+	if consent, ok := payload.(domain.ConsentChanged); ok {
+		if payload, err = s.complete(consent); err != nil {
+			bad.payload(index, "/data", err)
+			return domain.Event{}, nil
+		}
+		occurred = consent.DecidedAt
+	}
+	record, secret, err := domain.New(EventID(e.Source, e.ID), payload)
+	if err != nil {
+		bad.payload(index, "/data", err)
+		return domain.Event{}, nil
+	}
+	if at, found := findNUL(record.Data); found {
+		bad.add(index, ErrInvalidEvent, "/data"+at, "holds the character NUL")
+		return domain.Event{}, nil
+	}
+	record.Source, record.OccurredAt = e.Source, occurred
+	record.CorrelationID, record.CausationID = e.CorrelationID, e.CausationID
+	return record, secret
+}
+
+// complete checks what a decision says about the world outside its fields, and puts the hashes of its addresses beside it.
+func (s *Service) complete(c domain.ConsentChanged) (domain.ConsentChanged, error) {
+	switch {
+	case c.ContactHashes != nil:
+		return c, domain.Invalid("/contact_hashes", "is filled in by the ledger; give the addresses in contact")
+	case c.DecidedAt.After(s.Clock().Add(AheadMax)):
+		return c, domain.Invalid("/decided_at", "lies in the future; give the time of the decision, with its offset from UTC")
+	case c.DecidedAt.Before(earliest):
+		return c, domain.Invalid("/decided_at", "lies before 1900; give the time of the decision")
+	}
+	if c.Contact == nil {
+		return c, nil
+	}
+	hash := func(field string, channel domain.Channel, address string) error {
+		if address == "" {
+			return nil
+		}
+		normalized, err := domain.NormalizeAddress(channel, address)
+		if err != nil {
+			var invalid *domain.InvalidError
+			if errors.As(err, &invalid) {
+				return domain.Invalid("/contact/"+field, "%s", invalid.Message)
+			}
+			return err
+		}
+		c.ContactHashes = append(c.ContactHashes, domain.ContactHash{
+			Channel: channel, Hash: hex.EncodeToString(s.Vault.ContactHash(string(channel), normalized)),
+		})
+		return nil
+	}
+	err := errors.Join(hash("email", domain.Email, c.Contact.Email), hash("mobile", domain.SMS, c.Contact.Mobile))
+	if err == nil && slices.ContainsFunc(c.Changes, func(ch domain.ConsentChange) bool { return ch.Channel == domain.Phone }) {
+		err = hash("mobile", domain.Phone, c.Contact.Mobile)
+	}
+	return c, err
+}
+
+// seal encrypts the secret halves, each under its subject's key and bound to its event's id.
+//
+// What concerns a person who was erased cannot be sealed any more. A new event is recorded without it; a repeat of an
+// event from before the erasure is given the seal that stands beside it, so that it is judged by what is kept for ever.
+func (s *Service) seal(ctx context.Context, records []domain.Event, secrets [][]byte) error {
+	if err := s.Vault.SealEvents(ctx, records, secrets); err != nil {
+		return err
+	}
+	for i := range records {
+		if secrets[i] == nil || records[i].Sealed != nil {
+			continue
+		}
+		recorded, err := schema.EventByID(ctx, s.Ledger.DB(), records[i].ID)
+		if err != nil && !errors.Is(err, schema.ErrNotFound) {
+			return err
+		}
+		records[i].Sealed = recorded.Sealed
+	}
+	return nil
+}
+
+// refusedByLedger turns what the ledger says about one event into a refusal of it.
+func refusedByLedger(err error) error {
+	var item *schema.ItemError
+	if !errors.As(err, &item) {
+		return err
+	}
+	r := Refusal{Index: item.Index, Err: item.Err, Detail: "is not taken by the ledger"}
+	switch {
+	case errors.Is(err, schema.ErrIDReused):
+		r.Pointer, r.Detail, r.Err = "/id", "stands in the ledger with other content; give this event an id of its own", schema.ErrIDReused
+	case errors.Is(err, schema.ErrTooLarge):
+		r.Detail, r.Err = "is too large", schema.ErrTooLarge
+	case errors.Is(err, domain.ErrInvalid):
+		r.Err = ErrInvalidEvent
+	}
+	return &RefusedError{Refusals: []Refusal{r}}
+}
+
+// findNUL looks for a NUL character in the strings of a JSON value. PostgreSQL stores one in json and then fails every
+// statement that reads the string: it would stop a projection.
+func findNUL(data []byte) (pointer string, found bool) {
+	if !bytes.Contains(data, []byte(`\u0000`)) {
+		return "", false
+	}
+	var v any
+	if json.Unmarshal(data, &v) != nil {
+		return "", true
+	}
+	return nulIn(v)
+}
+
+func nulIn(v any) (pointer string, found bool) {
+	switch v := v.(type) {
+	case string:
+		return "", strings.Contains(v, "\x00")
+	case []any:
+		for i, element := range v {
+			if at, found := nulIn(element); found {
+				return "/" + strconv.Itoa(i) + at, true
+			}
+		}
+	case map[string]any:
+		for name, element := range v {
+			if strings.Contains(name, "\x00") {
+				return "", true
+			}
+			if at, found := nulIn(element); found {
+				return "/" + name + at, true
+			}
+		}
+	}
+	return "", false
+}
