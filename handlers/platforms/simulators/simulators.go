@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms"
+	braze "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/braze/simulator"
 	dotdigital "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/dotdigital/simulator"
 	klaviyo "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/klaviyo/simulator"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/simulator"
@@ -16,6 +17,7 @@ import (
 )
 
 var makers = map[string]func(simulator.Options) (http.Handler, error){
+	"braze":      func(o simulator.Options) (http.Handler, error) { return braze.New(o) },
 	"dotdigital": func(o simulator.Options) (http.Handler, error) { return dotdigital.New(o) },
 	"klaviyo":    func(o simulator.Options) (http.Handler, error) { return klaviyo.New(o) },
 	"webhook":    func(o simulator.Options) (http.Handler, error) { return webhook.New(o) },
