@@ -6,4 +6,5 @@ import (
 	_ "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/dotdigital" // registers dotdigital
 	_ "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/klaviyo"    // registers klaviyo
 	_ "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/webhook"    // registers webhook
+	_ "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/yotpo"      // registers yotpo
 )

@@ -314,6 +314,7 @@ func accepted(v platforms.Verdict, said answer) platforms.Verdict {
 
 var caps = platforms.Caps{
 	Channels: []domain.Channel{domain.Email, domain.SMS, domain.Push},
+	Writes:   []domain.Channel{domain.Email, domain.SMS},
 	Dedupe:   platforms.DedupeNone,
 	ReadReasons: map[domain.Channel][]platforms.Reason{
 		domain.Email: {platforms.Unsubscribed, platforms.HardBounce},
