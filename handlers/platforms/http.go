@@ -60,6 +60,7 @@ type API struct {
 	Base      string // scheme and host, and a path without a slash at its end
 	Authorize func(context.Context, *http.Request) error
 	Classify  func(status int, header http.Header, body []byte, now time.Time) Verdict
+	Expired   func(*http.Request) // a request was answered 401: drop its token; the call is made once more. nil: it is not
 	Now       func() time.Time
 }
 
@@ -126,17 +127,32 @@ func (e *APIError) Unwrap() []error {
 // Do makes a call and decodes its answer into into, unless that is nil or the answer has no body. The error is an
 // [*APIError], or the context's.
 func (a API) Do(ctx context.Context, call Call, into any) (Answer, error) {
-	fail := func(status int, v Verdict, body []byte, err error) (Answer, error) {
-		return Answer{}, &APIError{Platform: a.Platform, Method: call.Method, Path: call.Path, Status: status, Verdict: v, Body: body, Err: err}
+	answer, req, err := a.once(ctx, call, into)
+	var failed *APIError
+	if a.Expired != nil && errors.As(err, &failed) && failed.Status == http.StatusUnauthorized {
+		a.Expired(req)
+		answer, _, err = a.once(ctx, call, into)
 	}
+	return answer, err
+}
+
+func (a API) once(ctx context.Context, call Call, into any) (Answer, *http.Request, error) {
 	req, err := a.request(ctx, call)
 	if err != nil {
-		return Answer{}, fmt.Errorf("%s: %s %s: %w", a.Platform, call.Method, call.Path, err)
+		return Answer{}, nil, fmt.Errorf("%s: %s %s: %w", a.Platform, call.Method, call.Path, err)
 	}
 	if a.Authorize != nil {
 		if err := a.Authorize(ctx, req); err != nil {
-			return Answer{}, err
+			return Answer{}, nil, err
 		}
+	}
+	answer, err := a.exchange(ctx, req, call, into)
+	return answer, req, err
+}
+
+func (a API) exchange(ctx context.Context, req *http.Request, call Call, into any) (Answer, error) {
+	fail := func(status int, v Verdict, body []byte, err error) (Answer, error) {
+		return Answer{}, &APIError{Platform: a.Platform, Method: call.Method, Path: call.Path, Status: status, Verdict: v, Body: body, Err: err}
 	}
 	resp, err := a.Client.Do(req)
 	if err != nil {

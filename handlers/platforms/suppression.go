@@ -235,6 +235,7 @@ type Describer interface{ Caps() Caps }
 // Caps is what a platform can and cannot do.
 type Caps struct {
 	Channels     []domain.Channel            // that it sends on
+	Writes       []domain.Channel            // whose suppressions can be written
 	Dedupe       Dedupe                      // what it does with a repeated key
 	ReadReasons  map[domain.Channel][]Reason // reasons its list can show, per channel; an absent channel cannot be read
 	SinceStep    time.Duration               // coarseness of "since": a day for some

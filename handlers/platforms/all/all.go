@@ -2,7 +2,9 @@
 package all
 
 import (
+	_ "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/braze"      // registers braze
 	_ "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/dotdigital" // registers dotdigital
 	_ "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/klaviyo"    // registers klaviyo
 	_ "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/webhook"    // registers webhook
+	_ "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/yotpo"      // registers yotpo
 )

@@ -275,6 +275,7 @@ func errorOf(body []byte) (code, text string) {
 
 var caps = platforms.Caps{
 	Channels: []domain.Channel{domain.Email, domain.SMS},
+	Writes:   []domain.Channel{domain.Email, domain.SMS},
 	Dedupe:   platforms.DedupeNone,
 	ReadReasons: map[domain.Channel][]platforms.Reason{
 		domain.Email: {platforms.Unsubscribed, platforms.Complaint, platforms.HardBounce, platforms.SoftBounce, platforms.Blocked, platforms.Manual, platforms.InvalidAddress},

@@ -386,6 +386,7 @@ func (Dialect) Classify(status int, header http.Header, body []byte, now time.Ti
 
 var caps = platforms.Caps{
 	Channels: []domain.Channel{domain.Email, domain.SMS, domain.Push},
+	Writes:   []domain.Channel{domain.Email, domain.SMS},
 	Dedupe:   platforms.DedupeDrops,
 	ReadReasons: map[domain.Channel][]platforms.Reason{
 		domain.Email: {platforms.Unsubscribed, platforms.Complaint, platforms.HardBounce, platforms.InvalidAddress, platforms.Manual},

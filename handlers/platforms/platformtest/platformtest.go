@@ -64,6 +64,9 @@ type Harness struct {
 	Clock     *Clock
 	Lists     map[domain.Channel]string // scope id to write with, where the platform needs one
 	ReadPath  string                    // prefix of the path of a list read, for faults; empty: any
+
+	// FullReads says how a full read shows a reason, where that differs from an incremental one.
+	FullReads map[platforms.Reason]platforms.Reason
 }
 
 // Transport serves requests in process.
@@ -120,6 +123,9 @@ func Run(t *testing.T, make func(t *testing.T, clock *Clock, opts simulator.Opti
 	caps := fresh(t, simulator.Options{}).Client.(platforms.Describer).Caps()
 	if _, ok := fresh(t, simulator.Options{}).Client.(platforms.Source); ok {
 		for _, channel := range slices.Sorted(maps.Keys(caps.ReadReasons)) {
+			if !slices.Contains(caps.ReadReasons[channel], platforms.Unsubscribed) {
+				continue // what there is to read there, the platform's own tests plant
+			}
 			t.Run("reads "+string(channel), func(t *testing.T) {
 				t.Parallel()
 				readsAll(t, fresh(t, simulator.Options{}), channel)
@@ -139,7 +145,7 @@ func Run(t *testing.T, make func(t *testing.T, clock *Clock, opts simulator.Opti
 		})
 	}
 	if _, ok := fresh(t, simulator.Options{}).Client.(platforms.Sink); ok {
-		for _, channel := range caps.Channels {
+		for _, channel := range caps.Writes {
 			if channel != domain.Email && channel != domain.SMS {
 				continue
 			}
@@ -243,7 +249,7 @@ func readsAll(t *testing.T, h Harness, channel domain.Channel) {
 		t.Fatal("nothing was planted")
 	}
 	got := suppressedIn(t, channel, readAll(t, h, platforms.Query{Channel: channel, Full: true}))
-	diff(t, got, want)
+	diff(t, got, h.asFull(want))
 	if there := h.Simulator.Suppressed(Account, string(channel)); len(there) != len(want) {
 		t.Errorf("the platform suppresses %d, %d were planted", len(there), len(want))
 	}
@@ -291,7 +297,18 @@ func resumes(t *testing.T, h Harness, channel domain.Channel) {
 			break
 		}
 	}
-	diff(t, suppressedIn(t, channel, records), want)
+	diff(t, suppressedIn(t, channel, records), h.asFull(want))
+}
+
+// asFull is what a full read shows of what was planted.
+func (h Harness) asFull(want map[string]platforms.Reason) map[string]platforms.Reason {
+	shown := maps.Clone(want)
+	for address, reason := range want {
+		if as, ok := h.FullReads[reason]; ok {
+			shown[address] = as
+		}
+	}
+	return shown
 }
 
 func readsNew(t *testing.T, h Harness, channel domain.Channel) {
@@ -362,7 +379,7 @@ func suppresses(t *testing.T, h Harness, channel domain.Channel) {
 	if len(want) != people {
 		t.Errorf("%d of %d were taken", len(want), people)
 	}
-	if reading, ok := h.Client.(platforms.Source); ok && len(caps.ReadReasons[channel]) > 0 {
+	if reading, ok := h.Client.(platforms.Source); ok && slices.Contains(caps.ReadReasons[channel], platforms.Unsubscribed) {
 		read := map[string]bool{}
 		for page, err := range reading.Suppressions(t.Context(), platforms.Query{Channel: channel, Full: true}) {
 			if err != nil {
@@ -440,12 +457,13 @@ func fails(t *testing.T, fresh func(*testing.T, simulator.Options) Harness) {
 	for name, tc := range map[string]struct {
 		fault simulator.Fault
 		want  error
+		or    error // nil: nothing else will do
 	}{
 		"throttled":          {fault: simulator.Fault{Status: http.StatusTooManyRequests, Header: map[string]string{"Retry-After": "7"}}, want: platforms.ErrThrottled},
 		"key refused":        {fault: simulator.Fault{Status: http.StatusUnauthorized, Times: -1}, want: platforms.ErrCredential},
 		"down":               {fault: simulator.Fault{Status: http.StatusServiceUnavailable}, want: platforms.ErrUnavailable},
 		"connection lost":    {fault: simulator.Fault{Drop: true}, want: platforms.ErrUnavailable},
-		"not what it serves": {fault: simulator.Fault{Status: http.StatusOK, Body: "<html>maintenance"}, want: platforms.ErrRejected},
+		"not what it serves": {fault: simulator.Fault{Status: http.StatusOK, Body: "<html>maintenance"}, want: platforms.ErrRejected, or: platforms.ErrUnavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -456,7 +474,7 @@ func fails(t *testing.T, fresh func(*testing.T, simulator.Options) Harness) {
 			for _, err := range h.Client.(platforms.Source).Suppressions(t.Context(), platforms.Query{Channel: domain.Email, Full: true}) {
 				got = err
 			}
-			if !errors.Is(got, tc.want) {
+			if !errors.Is(got, tc.want) && (tc.or == nil || !errors.Is(got, tc.or)) {
 				t.Fatalf("Suppressions = %v, want %v", got, tc.want)
 			}
 			var failed *platforms.APIError

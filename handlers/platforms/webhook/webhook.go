@@ -29,6 +29,7 @@ var every = []platforms.Reason{
 
 var caps = platforms.Caps{
 	Channels:    []domain.Channel{domain.Email, domain.SMS, domain.Push, domain.Phone, domain.Post},
+	Writes:      []domain.Channel{domain.Email, domain.SMS, domain.Push, domain.Phone, domain.Post},
 	Dedupe:      platforms.DedupeReceiver,
 	ReadReasons: map[domain.Channel][]platforms.Reason{domain.Email: every, domain.SMS: every},
 	SinceStep:   time.Millisecond,
