@@ -45,5 +45,7 @@ FROM (
     WINDOW w AS (PARTITION BY e.delivery_id)
     ORDER BY e.delivery_id, (e.state = 'succeeded') DESC, (e.state <> 'retrying') DESC,
              CASE WHEN e.state = 'retrying' THEN -e.position ELSE e.position END
-) s, LATERAL (SELECT t.finished_at IS NULL OR s.outcome = 'succeeded' AND t.outcome <> 'succeeded') AS x (wins)
+) s
+JOIN deliveries b ON b.delivery_id = s.delivery_id, -- the row before: what is being updated cannot be named here
+LATERAL (SELECT b.finished_at IS NULL OR s.outcome = 'succeeded' AND b.outcome <> 'succeeded') AS x (wins)
 WHERE t.delivery_id = s.delivery_id;
