@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,7 +16,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/intake"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
@@ -32,11 +30,8 @@ type Config struct {
 	// Checks are asked by /readyz, besides the database, its migrations and its readers, which New adds.
 	Checks []Check
 
-	// Compile says what is wrong with a target's templates, as a *domain.InvalidError, before PUT records it. Nil
-	// compiles nothing.
-	Compile func(domain.Target) error
-	// Preview renders a target with a context as a firing would, and sends nothing. Nil: the route is not there.
-	Preview func(context.Context, domain.Target, json.RawMessage) (Preview, error)
+	// Variables are the constants that templates may name besides the context, for POST …/preview.
+	Variables map[string]any
 
 	// Fallback serves the paths that are not the API's, such as the console's. Nil: they are not found.
 	Fallback http.Handler

@@ -2,7 +2,6 @@ package api
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
@@ -113,15 +112,6 @@ func newHouseOn(t *testing.T, databaseURL string, change ...func(*Config)) *hous
 	config := Config{
 		Ledger: ledger, Vault: vault, DB: db, Auth: tokens, Registry: h.registry, Clock: h.clock.now, Version: "1.2.3",
 		Log: slog.New(slog.NewJSONHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Compile: func(target domain.Target) error {
-			if strings.Contains(target.Body, "{%") {
-				return placed{domain.Invalid("/body", "does not compile"), 3, 18}
-			}
-			return nil
-		},
-		Preview: func(_ context.Context, target domain.Target, context json.RawMessage) (Preview, error) {
-			return Preview{Method: target.Method, URL: target.URL, Body: target.Body + string(context)}, nil
-		},
 	}
 	for _, c := range change {
 		c(&config)

@@ -54,7 +54,7 @@ type ConsentDecision struct {
 	Evidence  map[string]string      `json:"evidence,omitempty" doc:"What proves it (sealed)."`
 }
 
-type profileInput struct {
+type ProfileInput struct {
 	ID string `path:"id" format:"uuid"`
 }
 
@@ -68,7 +68,7 @@ type Consent struct {
 }
 
 type getConsentInput struct {
-	profileInput
+	ProfileInput
 	AsOf     string `query:"as_of" format:"date-time"`
 	Position int64  `query:"position" minimum:"1"`
 }
@@ -103,8 +103,8 @@ func (a *api) getConsent(ctx context.Context, in *getConsentInput) (*getConsentO
 }
 
 type getConsentHistoryInput struct {
-	profileInput
-	paging
+	ProfileInput
+	Paging
 }
 
 type getConsentHistoryOutput struct{ Body Page[consent.Entry] }
@@ -129,7 +129,7 @@ func (a *api) getConsentHistory(ctx context.Context, in *getConsentHistoryInput)
 }
 
 type putConsentInput struct {
-	profileInput
+	ProfileInput
 	IdempotencyKey string `header:"Idempotency-Key" maxLength:"256" doc:"Your name for this decision, so that a repeat is recognised."`
 	RawBody        []byte `contentType:"application/json"`
 }

@@ -96,7 +96,7 @@ func summaryOf(d deliveries.Delivery) DeliverySummary {
 }
 
 type listDeliveriesInput struct {
-	paging
+	Paging
 	Target   string `query:"target" doc:"Handle of the target."`
 	Profile  string `query:"profile" format:"uuid" doc:"The person, by the CRM's id."`
 	Reaction string `query:"reaction" doc:"Handle of the reaction."`

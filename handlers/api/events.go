@@ -200,7 +200,7 @@ func (a *api) erased(ctx context.Context, subjects []uuid.UUID) (map[uuid.UUID]b
 }
 
 type listEventsInput struct {
-	paging
+	Paging
 	Type     string `query:"type" doc:"One type, or several with commas."`
 	Stream   string `query:"stream" doc:"Such as target-HANDLE, profile-ID or delivery-ID."`
 	Profile  string `query:"profile" format:"uuid"`

@@ -31,8 +31,8 @@ func pageOf[T any](list string, items []T, limit int, key func(T) string) Page[T
 	return Page[T]{Items: items, Next: &next}
 }
 
-// paging are the parameters of every list.
-type paging struct {
+// Paging holds the parameters of every list.
+type Paging struct {
 	Limit  int    `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"The most items to answer."`
 	Cursor string `query:"cursor" maxLength:"1024" doc:"The value of next from the page before."`
 }

@@ -24,6 +24,7 @@ var (
 	errNoMethod        = errors.New("this path does not take this method")
 	errPrecondition    = errors.New("If-Match does not name the current version")
 	errBadCursor       = errors.New("the cursor is not one of this list's")
+	errNotRenderable   = errors.New("the target cannot be rendered with this context")
 	errInternal        = errors.New("internal error")
 )
 
@@ -53,6 +54,8 @@ var problems = []kind{
 	{err: errNoMethod, status: http.StatusMethodNotAllowed, name: "method-not-allowed", title: "Method not allowed", next: "Use one of the methods in Allow."},
 	{err: errPrecondition, status: http.StatusPreconditionFailed, name: "version-mismatch", title: "The version has changed", next: "Read the current version, decide again, and send its ETag in If-Match.", detail: true},
 	{err: errBadCursor, status: http.StatusUnprocessableEntity, name: "invalid", title: "The request is not valid", next: "Pass the value of next as it was, with the same filters; start again without a cursor.", detail: true},
+
+	{err: errNotRenderable, status: http.StatusUnprocessableEntity, name: "not-renderable", title: "The target cannot be rendered with this context", next: "Correct the template or the context; a firing like this would be rejected."},
 
 	{err: intake.ErrNotJSON, status: http.StatusBadRequest, name: "malformed", title: "The body is not JSON", next: "Send one JSON value in UTF-8.", detail: true},
 	{err: intake.ErrMediaType, status: http.StatusUnsupportedMediaType, name: "unsupported-media-type", title: "Unsupported media type", next: "Send CloudEvents 1.0 in JSON.", detail: true},
@@ -162,29 +165,27 @@ func (k kind) problem(err error) *Problem {
 	return p
 }
 
-// located is an error that says where in a template it is.
-type located interface{ Place() (line, column int) }
-
 // fields lists what an error points at.
 func fields(err error) []ProblemField {
 	var refused *intake.RefusedError
-	if errors.As(err, &refused) {
+	var template *domain.TemplateError
+	var rendering *domain.RenderError
+	var invalid *domain.InvalidError
+	switch {
+	case errors.As(err, &refused):
 		out := make([]ProblemField, len(refused.Refusals))
 		for i, r := range refused.Refusals {
 			out[i] = ProblemField{Index: &r.Index, Pointer: r.Pointer, Detail: r.Detail}
 		}
 		return out
+	case errors.As(err, &template):
+		return []ProblemField{{Pointer: template.Pointer, Detail: template.Message, Line: template.Line, Column: template.Column}}
+	case errors.As(err, &rendering):
+		return []ProblemField{{Pointer: "/" + rendering.Part, Detail: rendering.Message, Line: rendering.Line, Column: rendering.Column}}
+	case errors.As(err, &invalid):
+		return []ProblemField{{Pointer: invalid.Pointer, Detail: invalid.Message}}
 	}
-	var invalid *domain.InvalidError
-	if !errors.As(err, &invalid) {
-		return nil
-	}
-	f := ProblemField{Pointer: invalid.Pointer, Detail: invalid.Message}
-	var at located
-	if errors.As(err, &at) {
-		f.Line, f.Column = at.Place()
-	}
-	return []ProblemField{f}
+	return nil
 }
 
 // Huma keeps the function that makes its own errors in a variable. This one gives them the shape of ours and leaves

@@ -18,7 +18,7 @@ func (a *api) projectionRoutes() {
 
 type listProjectionsOutput struct{ Body Page[projections.Status] }
 
-func (a *api) listProjections(ctx context.Context, in *struct{ paging }) (*listProjectionsOutput, error) {
+func (a *api) listProjections(ctx context.Context, in *struct{ Paging }) (*listProjectionsOutput, error) {
 	after, err := decodeCursor("projections", in.Cursor)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/domain/twig"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/targets"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
@@ -58,14 +60,15 @@ func (a *api) targetRoutes() {
 		OperationID: "list-target-versions", Method: http.MethodGet, Path: "/v1/targets/{handle}/versions", Tags: tags,
 		Summary: "Read every version of a target", Description: "The newest first.", Errors: []int{http.StatusNotFound},
 	}, a.listTargetVersions)
-	if a.Config.Preview != nil {
-		register(a, huma.Operation{
-			OperationID: "preview-target", Method: http.MethodPost, Path: "/v1/targets/{handle}/preview", Tags: tags,
-			Summary:     "See what a firing would send",
-			Description: "Renders the target, one of its versions, or a draft that is not recorded yet, with a context. Sends and records nothing; secrets show as ••••.",
-			Errors:      []int{http.StatusNotFound, http.StatusUnprocessableEntity},
-		}, a.previewTarget)
-	}
+	register(a, huma.Operation{
+		OperationID: "preview-target", Method: http.MethodPost, Path: "/v1/targets/{handle}/preview", Tags: tags,
+		Summary:     "See what a firing would send",
+		Description: "Renders the target, one of its versions, or a draft that is not recorded yet, with a context. Sends and records nothing; secrets show as ••••.",
+		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
+			"application/json": {Schema: a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[PreviewRequest](), true, "PreviewRequest")},
+		}},
+		Errors: []int{http.StatusBadRequest, http.StatusNotFound, http.StatusUnprocessableEntity},
+	}, a.previewTarget)
 }
 
 // Target is a target as the API shows it.
@@ -131,7 +134,7 @@ func (a *api) current(ctx context.Context, handle string) (Target, error) {
 
 func (t Target) exists() bool { return t.Revision > 0 && t.State != "deleted" }
 
-type listTargetsInput struct{ paging }
+type listTargetsInput struct{ Paging }
 
 type listTargetsOutput struct{ Body Page[Target] }
 
@@ -151,7 +154,7 @@ func (a *api) listTargets(ctx context.Context, in *listTargetsInput) (*listTarge
 	return &listTargetsOutput{Body: pageOf("targets", items, in.Limit, func(t Target) string { return t.Handle })}, nil
 }
 
-type targetInput struct {
+type TargetInput struct {
 	Handle string `path:"handle" maxLength:"128"`
 }
 
@@ -170,7 +173,7 @@ func answer(status int, t Target) *targetOutput {
 	return out
 }
 
-func (a *api) getTarget(ctx context.Context, in *targetInput) (*targetOutput, error) {
+func (a *api) getTarget(ctx context.Context, in *TargetInput) (*targetOutput, error) {
 	t, err := a.current(ctx, in.Handle)
 	if err != nil {
 		return nil, err
@@ -178,16 +181,16 @@ func (a *api) getTarget(ctx context.Context, in *targetInput) (*targetOutput, er
 	return answer(http.StatusOK, t), nil
 }
 
-// precondition is what a change requires of the target as it stands.
-type precondition struct {
+// Precondition is what a change requires of the target as it stands.
+type Precondition struct {
 	IfMatch     string `header:"If-Match" doc:"The ETag that the change was decided on."`
 	IfNoneMatch string `header:"If-None-Match" doc:"* for a target that must not exist yet."`
 }
 
-func (p precondition) conditional() bool { return p.IfMatch != "" || p.IfNoneMatch != "" }
+func (p Precondition) conditional() bool { return p.IfMatch != "" || p.IfNoneMatch != "" }
 
 // holds compares ETags strongly, as RFC 9110 says for If-Match.
-func (p precondition) holds(now Target) error {
+func (p Precondition) holds(now Target) error {
 	if p.IfMatch != "" {
 		matches := now.exists() && slices.ContainsFunc(strings.Split(p.IfMatch, ","), func(tag string) bool {
 			tag = strings.TrimSpace(tag)
@@ -220,7 +223,7 @@ func stale(now Target) error {
 
 // change is load, decide, record: decide says what the target as it stands becomes, nil when nothing is to be
 // recorded. A change that states no precondition is decided again when somebody else's came between.
-func (a *api) change(ctx context.Context, handle string, p precondition, decide func(now Target) (domain.Payload, error)) (before, after Target, err error) {
+func (a *api) change(ctx context.Context, handle string, p Precondition, decide func(now Target) (domain.Payload, error)) (before, after Target, err error) {
 	const tries = 5
 	for try := 1; ; try++ {
 		if before, _, err = a.history(ctx, handle); err != nil {
@@ -255,17 +258,17 @@ func (a *api) change(ctx context.Context, handle string, p precondition, decide 
 const source = "/api"
 
 type putTargetInput struct {
-	targetInput
-	precondition
+	TargetInput
+	Precondition
 	RawBody []byte `contentType:"application/json"`
 }
 
 func (a *api) putTarget(ctx context.Context, in *putTargetInput) (*targetOutput, error) {
-	changed, err := a.parseTarget(in.Handle, in.RawBody)
+	changed, err := parseTarget(in.Handle, in.RawBody)
 	if err != nil {
 		return nil, err
 	}
-	before, after, err := a.change(ctx, in.Handle, in.precondition, func(now Target) (domain.Payload, error) {
+	before, after, err := a.change(ctx, in.Handle, in.Precondition, func(now Target) (domain.Payload, error) {
 		if now.State == "enabled" && sameTarget(now.Target, changed.Target) {
 			return nil, nil
 		}
@@ -288,14 +291,14 @@ func sameTarget(a, b domain.Target) bool {
 }
 
 // parseTarget reads, completes, checks and compiles the target of a PUT.
-func (a *api) parseTarget(handle string, body []byte) (domain.TargetChanged, error) {
+func parseTarget(handle string, body []byte) (domain.TargetChanged, error) {
 	body, err := without(body, readOnly)
 	if err != nil {
 		return domain.TargetChanged{}, err
 	}
 	changed, err := domain.ParseTarget(body, handle)
-	if err == nil && a.Compile != nil {
-		err = a.Compile(changed.Target)
+	if err == nil {
+		_, err = domain.CompileTarget(changed.Target)
 	}
 	return changed, err
 }
@@ -320,13 +323,13 @@ func without(body []byte, names []string) ([]byte, error) {
 }
 
 type deleteTargetInput struct {
-	targetInput
-	precondition
+	TargetInput
+	Precondition
 	Reason string `query:"reason" maxLength:"1024" doc:"Why, in words."`
 }
 
 func (a *api) deleteTarget(ctx context.Context, in *deleteTargetInput) (*struct{}, error) {
-	_, _, err := a.change(ctx, in.Handle, in.precondition, func(now Target) (domain.Payload, error) {
+	_, _, err := a.change(ctx, in.Handle, in.Precondition, func(now Target) (domain.Payload, error) {
 		if !now.exists() {
 			return nil, fmt.Errorf("target: %w", schema.ErrNotFound)
 		}
@@ -336,8 +339,8 @@ func (a *api) deleteTarget(ctx context.Context, in *deleteTargetInput) (*struct{
 }
 
 type switchTargetInput struct {
-	targetInput
-	precondition
+	TargetInput
+	Precondition
 	Body *struct {
 		Reason string `json:"reason,omitempty" maxLength:"1024" doc:"Why, in words."`
 	}
@@ -350,7 +353,7 @@ func (a *api) switchTarget(state string) func(context.Context, *switchTargetInpu
 		if in.Body != nil {
 			reason = in.Body.Reason
 		}
-		_, after, err := a.change(ctx, in.Handle, in.precondition, func(now Target) (domain.Payload, error) {
+		_, after, err := a.change(ctx, in.Handle, in.Precondition, func(now Target) (domain.Payload, error) {
 			switch {
 			case !now.exists():
 				return nil, fmt.Errorf("target: %w", schema.ErrNotFound)
@@ -369,8 +372,8 @@ func (a *api) switchTarget(state string) func(context.Context, *switchTargetInpu
 }
 
 type listTargetVersionsInput struct {
-	targetInput
-	paging
+	TargetInput
+	Paging
 }
 
 func (a *api) listTargetVersions(ctx context.Context, in *listTargetVersionsInput) (*listTargetsOutput, error) {
@@ -392,6 +395,13 @@ func (a *api) listTargetVersions(ctx context.Context, in *listTargetVersionsInpu
 	return &listTargetsOutput{Body: pageOf("target-versions", versions, in.Limit, func(t Target) string { return strconv.FormatInt(t.Version, 10) })}, nil
 }
 
+// PreviewRequest is what is to be rendered.
+type PreviewRequest struct {
+	Context json.RawMessage `json:"context" doc:"The event context: a JSON object."`
+	Version int64           `json:"version,omitempty" doc:"Of the target; the current one by default."`
+	Draft   json.RawMessage `json:"draft,omitempty" doc:"A target as PUT takes it, to be used instead of a recorded one."`
+}
+
 // Preview is the request that a firing would send.
 type Preview struct {
 	Method     string              `json:"method"`
@@ -403,50 +413,94 @@ type Preview struct {
 }
 
 type previewTargetInput struct {
-	targetInput
-	Body struct {
-		Context json.RawMessage `json:"context" doc:"The event context: a JSON object."`
-		Version int64           `json:"version,omitempty" minimum:"1" doc:"Of the target; the current one by default."`
-		Draft   json.RawMessage `json:"draft,omitempty" doc:"A target as PUT takes it, to be used instead of a recorded one."`
-	}
+	TargetInput
+	RawBody []byte `contentType:"application/json"`
 }
 
 type previewTargetOutput struct{ Body Preview }
 
+// masked stands where a secret would.
+const masked = "••••"
+
 func (a *api) previewTarget(ctx context.Context, in *previewTargetInput) (*previewTargetOutput, error) {
-	var object map[string]json.RawMessage
-	if err := json.Unmarshal(in.Body.Context, &object); err != nil || object == nil {
-		return nil, domain.Invalid("/context", "is not a JSON object")
-	}
-	target, err := a.previewed(ctx, in)
+	request, err := parsePreview(in.RawBody)
 	if err != nil {
 		return nil, err
 	}
-	preview, err := a.Config.Preview(ctx, target, in.Body.Context)
+	target, err := a.previewed(ctx, in.Handle, request)
 	if err != nil {
 		return nil, err
 	}
-	if preview.Unresolved == nil {
-		preview.Unresolved = []domain.Unresolved{}
+	compiled, err := domain.CompileTarget(target)
+	if err != nil {
+		return nil, err
 	}
-	return &previewTargetOutput{Body: preview}, nil
+	data, err := twig.DecodeContext(request.Context)
+	if err != nil {
+		return nil, domain.Invalid("/context", "is not a context that a template can read")
+	}
+	rendering, err := compiled.Render(ctx, data, domain.Environment{Variables: a.Variables, Now: a.Clock, Secret: func(string) string { return masked }})
+	if err != nil {
+		return nil, notRenderable(err)
+	}
+	out := &previewTargetOutput{Body: Preview{
+		Method: compiled.Method, URL: rendering.URL, Headers: rendering.Headers, Body: rendering.Body, Unresolved: rendering.Unresolved,
+	}}
+	if out.Body.Unresolved == nil {
+		out.Body.Unresolved = []domain.Unresolved{}
+	}
+	if compiled.Condition != nil {
+		holds, err := compiled.Holds(request.Context)
+		if err != nil {
+			return nil, notRenderable(err)
+		}
+		out.Body.Condition = &holds
+	}
+	return out, nil
+}
+
+// notRenderable marks what lies in the template or the context.
+func notRenderable(err error) error {
+	var rendering *domain.RenderError
+	if errors.As(err, &rendering) {
+		return fmt.Errorf("%w: %w", errNotRenderable, err)
+	}
+	return err
+}
+
+func parsePreview(body []byte) (request PreviewRequest, err error) {
+	if _, err := without(body, nil); err != nil {
+		return request, err
+	}
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&request); err != nil {
+		return request, domain.Invalid("", "holds a field that is not context, version or draft, or one of another type")
+	}
+	if c := bytes.TrimSpace(request.Context); len(c) == 0 || c[0] != '{' {
+		return request, domain.Invalid("/context", "is not a JSON object")
+	}
+	if request.Version < 0 || request.Version > 0 && request.Draft != nil {
+		return request, domain.Invalid("/version", "is a recorded version, from 1, and not given beside draft")
+	}
+	return request, nil
 }
 
 // previewed finds the target that is to be rendered.
-func (a *api) previewed(ctx context.Context, in *previewTargetInput) (domain.Target, error) {
-	if in.Body.Draft != nil {
-		changed, err := a.parseTarget(in.Handle, in.Body.Draft)
+func (a *api) previewed(ctx context.Context, handle string, request PreviewRequest) (domain.Target, error) {
+	if request.Draft != nil {
+		changed, err := parseTarget(handle, request.Draft)
 		return changed.Target, below("/draft", err)
 	}
-	now, versions, err := a.history(ctx, in.Handle)
+	now, versions, err := a.history(ctx, handle)
 	if err != nil {
 		return domain.Target{}, err
 	}
-	if in.Body.Version == 0 && now.exists() {
+	if request.Version == 0 && now.exists() {
 		return now.Target, nil
 	}
 	for _, v := range versions {
-		if v.Version == in.Body.Version {
+		if v.Version == request.Version {
 			return v.Target, nil
 		}
 	}
@@ -455,24 +509,15 @@ func (a *api) previewed(ctx context.Context, in *previewTargetInput) (domain.Tar
 
 // below moves what is wrong with a part of the body to where the part stands.
 func below(pointer string, err error) error {
+	var template *domain.TemplateError
 	var invalid *domain.InvalidError
-	if !errors.As(err, &invalid) {
-		return err
+	switch {
+	case errors.As(err, &template):
+		moved := *template
+		moved.Pointer = pointer + moved.Pointer
+		return &moved
+	case errors.As(err, &invalid):
+		return domain.Invalid(pointer+invalid.Pointer, "%s", invalid.Message)
 	}
-	moved := domain.Invalid(pointer+invalid.Pointer, "%s", invalid.Message)
-	var at located
-	if errors.As(err, &at) {
-		line, column := at.Place()
-		return placed{moved, line, column}
-	}
-	return moved
+	return err
 }
-
-// placed is an error with a place in a template.
-type placed struct {
-	error
-	line, column int
-}
-
-func (p placed) Unwrap() error     { return p.error }
-func (p placed) Place() (int, int) { return p.line, p.column }
