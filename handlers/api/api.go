@@ -100,29 +100,9 @@ func newAPI(c Config) (*api, error) {
 	a.projectionRoutes()
 	a.healthRoutes()
 	a.handle("metrics", http.MethodGet, "/metrics", promhttp.HandlerFor(c.Registry, promhttp.HandlerOpts{}))
+	finish(a.huma.OpenAPI())
 	a.docsRoutes()
 	return a, errors.Join(a.errs...)
-}
-
-// describe is the head of the OpenAPI description.
-func describe(version string) huma.Config {
-	c := huma.DefaultConfig("Dispatch Ledger", version)
-	c.Info.Description = "The ledger of everything that a CRM sends through its comms platforms, and of the right to send it. " +
-		"Lists take limit and cursor and answer items and next; times are RFC 3339 in UTC; errors are application/problem+json with a stable type."
-	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-		"bearer": {Type: "http", Scheme: "bearer", Description: "A token made by 'dispatch-ledger token create --role ROLE --name NAME'."},
-	}
-	c.Tags = []*huma.Tag{
-		{Name: "Events", Description: "What happened: in as CloudEvents, out as the ledger holds it."},
-		{Name: "Targets", Description: "Where things are sent, and what."},
-		{Name: "Consent", Description: "What people agreed to."},
-		{Name: "Deliveries", Description: "What was sent to whom, what became of it, and why something was not sent."},
-		{Name: "Operation", Description: "How the service does."},
-	}
-	c.OpenAPIPath, c.DocsPath, c.SchemasPath = "", "", "" // served by docsRoutes, without a foreign script
-	c.CreateHooks, c.Transformers = nil, nil
-	c.RejectUnknownQueryParameters = true // a misspelt filter would otherwise select everything
-	return c
 }
 
 // maxBodyBytes bounds the bodies that are not events.
@@ -153,6 +133,7 @@ func register[I, O any](a *api, op huma.Operation, handle func(context.Context, 
 		// The operation reads its body itself. Huma would check it against the description, and replace that by its
 		// own for a raw body.
 		op.SkipValidateBody = true
+		op.Errors = append(op.Errors, http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity)
 		defer func(described map[string]*huma.MediaType) { op.RequestBody.Content = described }(maps.Clone(op.RequestBody.Content))
 	}
 	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {

@@ -8,11 +8,13 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -203,7 +205,40 @@ func (h *house) call(role schema.Role, method, path, body string, with ...string
 	}
 	w := httptest.NewRecorder()
 	h.handler.ServeHTTP(w, r)
+	h.conforms(r, w)
 	return w
+}
+
+// conforms holds an answer against the description of its operation.
+func (h *house) conforms(r *http.Request, w *httptest.ResponseRecorder) {
+	h.t.Helper()
+	_, pattern := h.api.mux.Handler(r)
+	_, path, _ := strings.Cut(pattern, " ")
+	item := h.api.huma.OpenAPI().Paths[path]
+	if item == nil || !strings.Contains(w.Header().Get("Content-Type"), "json") {
+		return
+	}
+	op := map[string]*huma.Operation{"GET": item.Get, "PUT": item.Put, "POST": item.Post, "DELETE": item.Delete}[r.Method]
+	status := strconv.Itoa(w.Code)
+	if status == "201" {
+		status = "200"
+	}
+	if op == nil || op.Responses[status] == nil {
+		h.t.Errorf("%s answers %d, which its description does not say: %s", pattern, w.Code, w.Body)
+		return
+	}
+	for mediaType, content := range op.Responses[status].Content {
+		var body any
+		if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil || mediaType != w.Header().Get("Content-Type") {
+			h.t.Errorf("%s answers %s %q: %v", pattern, w.Header().Get("Content-Type"), w.Body, err)
+			return
+		}
+		var result huma.ValidateResult
+		huma.Validate(h.api.huma.OpenAPI().Components.Schemas, content.Schema, huma.NewPathBuffer(nil, 0), huma.ModeReadFromServer, body, &result)
+		for _, err := range result.Errors {
+			h.t.Errorf("%s answers what its description does not allow: %v (%s)", pattern, err, w.Body)
+		}
+	}
 }
 
 // want reads an answer with a status.

@@ -35,7 +35,7 @@ func (a *api) consentRoutes() {
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
 			"application/json": {Schema: a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[ConsentDecision](), true, "ConsentDecision")},
 		}},
-		Errors: []int{http.StatusBadRequest, http.StatusConflict, http.StatusUnprocessableEntity},
+		Errors: []int{http.StatusConflict},
 	}, a.putConsent)
 	register(a, huma.Operation{
 		OperationID: "get-consent-history", Method: http.MethodGet, Path: "/v1/profiles/{id}/history", Tags: tags,
@@ -45,7 +45,7 @@ func (a *api) consentRoutes() {
 
 // ConsentDecision is the body of PUT …/consent: consent.changed without the person.
 type ConsentDecision struct {
-	Changes   []domain.ConsentChange `json:"changes" doc:"One to 60 answers, each for a channel and purpose."`
+	Changes   []domain.ConsentChange `json:"changes" nullable:"false" minItems:"1" maxItems:"60" doc:"One to 60 answers, each for a channel and purpose."`
 	DecidedAt *time.Time             `json:"decided_at,omitempty" doc:"When the person decided; now by default."`
 	DecidedBy string                 `json:"decided_by" doc:"customer, staff, admin, import or platform"`
 	Method    string                 `json:"method,omitempty" doc:"How: preference_centre, pos, sms_keyword, …"`

@@ -27,23 +27,29 @@ func (a *api) deliveryRoutes() {
 	}, a.getDelivery)
 }
 
+// Firing is what a delivery answers.
+type Firing struct {
+	ID       uuid.UUID `json:"id"`
+	Position int64     `json:"position"`
+	Reaction string    `json:"reaction"`
+	Cause    string    `json:"cause" doc:"reaction, automation, incentive, manual or test"`
+	Trigger  *string   `json:"trigger" doc:"The CRM event behind it."`
+}
+
+// DeliveryTarget is the target's version that a delivery was planned with.
+type DeliveryTarget struct {
+	Handle   string  `json:"handle"`
+	Version  *int64  `json:"version" doc:"Null when there was no such target."`
+	Platform *string `json:"platform"`
+}
+
 // DeliverySummary is a delivery in a list.
 type DeliverySummary struct {
-	ID       uuid.UUID `json:"id"`
-	Position int64     `json:"position" doc:"Of the event that answered the firing."`
-	Firing   struct {
-		ID       uuid.UUID `json:"id"`
-		Position int64     `json:"position"`
-		Reaction string    `json:"reaction"`
-		Cause    string    `json:"cause"`
-		Trigger  *string   `json:"trigger"`
-	} `json:"firing"`
-	Target struct {
-		Handle   string  `json:"handle"`
-		Version  *int64  `json:"version" doc:"Null when there was no such target."`
-		Platform *string `json:"platform"`
-	} `json:"target"`
-	ProfileID     *uuid.UUID          `json:"profile_id"`
+	ID            uuid.UUID           `json:"id"`
+	Position      int64               `json:"position" doc:"Of the event that answered the firing."`
+	Firing        Firing              `json:"firing"`
+	Target        DeliveryTarget      `json:"target"`
+	ProfileID     *uuid.UUID          `json:"profile_id" nullable:"true"`
 	Outcome       domain.Outcome      `json:"outcome" enum:"pending,sending,retrying,held,succeeded,failed,withheld,rejected,cancelled,expired"`
 	Reason        *string             `json:"reason" doc:"Why it was not sent, or failed: a code."`
 	Detail        *string             `json:"detail" doc:"The same in a sentence."`
@@ -86,9 +92,9 @@ func summaryOf(d deliveries.Delivery) DeliverySummary {
 		PlannedAt: d.PlannedAt.UTC(), FinishedAt: utcOf(d.FinishedAt), NextAttemptAt: utcOf(d.NextAttemptAt),
 		Consent: d.Consent, Unresolved: d.Unresolved, BodySHA256: optional(d.BodySHA256), AttemptsMade: d.Attempts, AttemptsMax: d.MaxAttempts,
 	}
-	s.Firing.ID, s.Firing.Position, s.Firing.Reaction = d.Firing.FiringID, d.Firing.FiringPosition, d.Firing.Reaction
-	s.Firing.Cause, s.Firing.Trigger = d.Firing.Cause, optional(d.Firing.Trigger)
-	s.Target.Handle, s.Target.Version, s.Target.Platform = d.Firing.Target, optional(d.Firing.TargetVersion), optional(d.Firing.Platform)
+	f := d.Firing
+	s.Firing = Firing{ID: f.FiringID, Position: f.FiringPosition, Reaction: f.Reaction, Cause: f.Cause, Trigger: optional(f.Trigger)}
+	s.Target = DeliveryTarget{Handle: f.Target, Version: optional(f.TargetVersion), Platform: optional(f.Platform)}
 	if s.Unresolved == nil {
 		s.Unresolved = []domain.Unresolved{}
 	}

@@ -142,15 +142,15 @@ type Event struct {
 	Type          string          `json:"type"`
 	Stream        string          `json:"stream" doc:"What it is about."`
 	Version       int64           `json:"version" doc:"1, 2, 3, … within the stream."`
-	ProfileID     *uuid.UUID      `json:"profile_id" doc:"The person concerned."`
+	ProfileID     *uuid.UUID      `json:"profile_id" nullable:"true" doc:"The person concerned."`
 	Target        *string         `json:"target"`
-	DeliveryID    *uuid.UUID      `json:"delivery_id"`
+	DeliveryID    *uuid.UUID      `json:"delivery_id" nullable:"true"`
 	OccurredAt    *time.Time      `json:"occurred_at" doc:"By the producer's clock."`
 	RecordedAt    time.Time       `json:"recorded_at" doc:"By the ledger's clock, never decreasing."`
 	Actor         string          `json:"actor"`
 	Source        string          `json:"source"`
-	CorrelationID *uuid.UUID      `json:"correlation_id"`
-	CausationID   *uuid.UUID      `json:"causation_id"`
+	CorrelationID *uuid.UUID      `json:"correlation_id" nullable:"true"`
+	CausationID   *uuid.UUID      `json:"causation_id" nullable:"true"`
 	Data          json.RawMessage `json:"data" doc:"What is kept for ever."`
 	Sealed        *Sealed         `json:"sealed" doc:"Whether there is personal data beside it; null when the event never had any."`
 	Leaf          string          `json:"leaf" doc:"Hex: its leaf in the Merkle tree."`

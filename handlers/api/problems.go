@@ -59,7 +59,7 @@ var problems = []kind{
 
 	{err: intake.ErrNotJSON, status: http.StatusBadRequest, name: "malformed", title: "The body is not JSON", next: "Send one JSON value in UTF-8.", detail: true},
 	{err: intake.ErrMediaType, status: http.StatusUnsupportedMediaType, name: "unsupported-media-type", title: "Unsupported media type", next: "Send CloudEvents 1.0 in JSON.", detail: true},
-	{err: schema.ErrTooLarge, status: http.StatusRequestEntityTooLarge, name: "too-large", title: "Too large", next: "Send fewer events at a time, or a smaller one.", detail: true},
+	{err: schema.ErrTooLarge, status: http.StatusRequestEntityTooLarge, name: "too-large", title: "Too large", next: "Send less at a time: fewer events, or a smaller body.", detail: true},
 	{err: schema.ErrIDReused, status: http.StatusConflict, name: "id-reused", title: "The id stands for other content", next: "Nothing was recorded. Give each event an id of its own; send a repeat unchanged."},
 	{err: schema.ErrConflict, status: http.StatusPreconditionFailed, name: "version-mismatch", title: "The version has changed", next: "Read the current version, decide again, and send its ETag in If-Match."},
 	{err: intake.ErrInternalType, status: http.StatusUnprocessableEntity, name: "internal-event-type", title: "The event type is recorded by the ledger itself", next: "Send one of the accepted types; docs/events.md lists them."},

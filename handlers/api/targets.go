@@ -41,7 +41,8 @@ func (a *api) targetRoutes() {
 		Description: "Records a new version, all of it. What is already so records nothing. With If-Match it holds only if nobody has changed the target since; with If-None-Match: * only if there is none. " +
 			"A target that is disabled sends again once it is changed. What GET answers may be sent back: its read-only fields are ignored.",
 		RequestBody: body,
-		Errors:      []int{http.StatusBadRequest, http.StatusPreconditionFailed, http.StatusUnprocessableEntity},
+		Responses:   map[string]*huma.Response{"201": {Description: "Created: there was no such target, or it had been withdrawn."}},
+		Errors:      []int{http.StatusPreconditionFailed},
 	}, a.putTarget)
 	register(a, huma.Operation{
 		OperationID: "delete-target", Method: http.MethodDelete, Path: "/v1/targets/{handle}", Tags: tags,
@@ -67,7 +68,7 @@ func (a *api) targetRoutes() {
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
 			"application/json": {Schema: a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[PreviewRequest](), true, "PreviewRequest")},
 		}},
-		Errors: []int{http.StatusBadRequest, http.StatusNotFound, http.StatusUnprocessableEntity},
+		Errors: []int{http.StatusNotFound},
 	}, a.previewTarget)
 }
 
@@ -338,12 +339,16 @@ func (a *api) deleteTarget(ctx context.Context, in *deleteTargetInput) (*struct{
 	return nil, err
 }
 
+// SwitchReason says why a target is switched off or on.
+type SwitchReason struct {
+	_      struct{} `additionalProperties:"false"`
+	Reason string   `json:"reason,omitempty" maxLength:"1024" doc:"Why, in words."`
+}
+
 type switchTargetInput struct {
 	TargetInput
 	Precondition
-	Body *struct {
-		Reason string `json:"reason,omitempty" maxLength:"1024" doc:"Why, in words."`
-	}
+	Body *SwitchReason
 }
 
 // switchTarget gives the handler of a route that brings a target into a state.
