@@ -15,6 +15,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/intake"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
@@ -37,6 +38,7 @@ type Config struct {
 	Fallback http.Handler
 
 	Limits   intake.Limits        // of what may be sent; zero fields are the defaults
+	Inflight int64                // bytes of event bodies that may be held at the same time; 256 MiB by default
 	Registry *prometheus.Registry // for /metrics; nil makes one
 	Log      *slog.Logger         // nil is discarded
 	Clock    func() time.Time     // nil is the system's
@@ -51,8 +53,9 @@ type api struct {
 	mux     *http.ServeMux
 	huma    huma.API
 	metrics metrics
-	errs    []error           // mistakes in the registration, told by New
-	served  map[string]string // pattern by operation, for the tests
+	bodies  *semaphore.Weighted // of Inflight
+	errs    []error             // mistakes in the registration, told by New
+	served  map[string]string   // pattern by operation, for the tests
 }
 
 // New gives the handler of the API. It fails on a mistake in the configuration or in the tables of this package.
@@ -69,6 +72,10 @@ func newAPI(c Config) (*api, error) {
 		return nil, errors.New("Ledger, Vault, DB and Auth are required")
 	}
 	c.Limits = c.Limits.WithDefaults()
+	if c.Inflight <= 0 {
+		c.Inflight = defaultInflight
+	}
+	c.Inflight = max(c.Inflight, int64(c.Limits.RequestBytes)+1)
 	if c.Registry == nil {
 		c.Registry = prometheus.NewRegistry()
 	}
@@ -83,6 +90,7 @@ func newAPI(c Config) (*api, error) {
 	}
 	a := &api{
 		Config: c, mux: http.NewServeMux(), served: map[string]string{},
+		bodies: semaphore.NewWeighted(c.Inflight),
 		intake: &intake.Service{Ledger: c.Ledger, Vault: c.Vault, Clock: c.Clock},
 	}
 	var err error
@@ -105,6 +113,9 @@ func newAPI(c Config) (*api, error) {
 	return a, errors.Join(a.errs...)
 }
 
+// defaultInflight is the memory that event bodies may take, in bytes, before their decoded forms.
+const defaultInflight = 256 << 20
+
 // maxBodyBytes bounds the bodies that are not events.
 const maxBodyBytes = 1 << 20
 
@@ -126,7 +137,7 @@ func register[I, O any](a *api, op huma.Operation, handle func(context.Context, 
 		op.Security = []map[string][]string{{"bearer": {}}}
 		op.Description = strings.TrimSpace(op.Description + "\n\nRoles: " + r.names() + ".")
 		op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests, http.StatusServiceUnavailable)
-		op.Middlewares = append(op.Middlewares, a.authenticate(r))
+		op.Middlewares = append(huma.Middlewares{a.authenticate(r)}, op.Middlewares...)
 	}
 	a.served[op.OperationID] = op.Method + " " + op.Path
 	if op.RequestBody != nil {
@@ -174,8 +185,11 @@ func (a *api) problem(ctx context.Context, err error) *Problem {
 	p := problemOf(ctx, err)
 	if p.Status >= http.StatusInternalServerError {
 		level := slog.LevelWarn // the moment's fault: the caller tries again
-		if p.Status == http.StatusInternalServerError {
+		switch {
+		case p.Status == http.StatusInternalServerError:
 			level = slog.LevelError
+		case errors.Is(ctx.Err(), context.Canceled):
+			level = slog.LevelDebug // the caller left
 		}
 		a.Log.Log(ctx, level, "request failed", slog.String("request", p.RequestID), slog.String("problem", p.Type), slog.Any("error", err))
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -357,6 +358,40 @@ func TestBadEvents(t *testing.T) {
 	if head, err := h.api.Ledger.Head(t.Context()); err != nil || head != 1 {
 		t.Errorf("head = %d, %v, want 1: refused requests leave nothing behind", head, err)
 	}
+}
+
+func TestBodiesThatWouldTakeTooMuchMemoryAreHeldBack(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, func(c *Config) { c.Limits.RequestBytes, c.Limits.EventBytes, c.Inflight = 4000, 2000, 5000 })
+	reader, writer := io.Pipe()
+	r := httptest.NewRequestWithContext(t.Context(), "POST", "/v1/events", reader) // of unknown length
+	r.Header.Set("Content-Type", "application/cloudevents+json")
+	r.Header.Set("Authorization", "Bearer "+h.tokens["emitter"])
+	slow := httptest.NewRecorder()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		h.handler.ServeHTTP(slow, r)
+	}()
+	event := cloudEvent("1", "reaction.fired", firedData)
+	if _, err := writer.Write([]byte(event[:10])); err != nil { // it is being read: it is counted
+		t.Fatal(err)
+	}
+	large := `[` + strings.Repeat(" ", 3000) + `]`
+	w := h.call("emitter", "POST", "/v1/events", large, "Content-Type", "application/cloudevents-batch+json")
+	problem(t, w, http.StatusServiceUnavailable, "busy")
+	if w.Header().Get("Retry-After") == "" {
+		t.Error("a 503 without Retry-After")
+	}
+	if _, err := writer.Write([]byte(event[10:])); err != nil {
+		t.Fatal(err)
+	}
+	if err := writer.Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-done
+	want[acceptedBody](t, slow, http.StatusAccepted)
+	want[acceptedBody](t, h.call("emitter", "POST", "/v1/events", large, "Content-Type", "application/cloudevents-batch+json"), http.StatusAccepted)
 }
 
 func TestNothingPersonalIsLogged(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
 	"github.com/google/uuid"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
@@ -30,6 +31,7 @@ func (a *api) eventRoutes() {
 		DefaultStatus: http.StatusAccepted,
 		MaxBodyBytes:  int64(a.Limits.RequestBytes) + 1, // Huma refuses a body that reaches its limit
 		RequestBody:   a.eventBody(),
+		Middlewares:   huma.Middlewares{a.admitBody},
 		Errors:        []int{http.StatusBadRequest, http.StatusConflict, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity},
 	}, a.acceptEvents)
 	register(a, huma.Operation{
@@ -40,6 +42,21 @@ func (a *api) eventRoutes() {
 		OperationID: "get-event", Method: http.MethodGet, Path: "/v1/events/{position}", Tags: []string{"Events"},
 		Summary: "Read one event", Errors: []int{http.StatusNotFound},
 	}, a.getEvent)
+}
+
+// admitBody holds back what would take more memory than bodies may.
+func (a *api) admitBody(ctx huma.Context, next func(huma.Context)) {
+	r, w := humago.Unwrap(ctx)
+	size := int64(a.Limits.RequestBytes) + 1 // the most that will be read, also of a body that does not say its length
+	if r.ContentLength >= 0 {
+		size = min(size, r.ContentLength)
+	}
+	if !a.bodies.TryAcquire(size) {
+		a.refuse(w, r.Context(), fmt.Errorf("%w: too many bodies at the same time", schema.ErrBusy))
+		return
+	}
+	defer a.bodies.Release(size)
+	next(ctx)
 }
 
 // eventBody describes what POST /v1/events takes: the attributes of a CloudEvent and, per accepted type, its payload.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
@@ -105,8 +106,13 @@ func (a *api) observe(w http.ResponseWriter, r *http.Request) {
 	}
 	route = pattern
 	setHeaders(rec)
-	a.mux.ServeHTTP(rec, r)
+	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+	defer cancel()
+	a.mux.ServeHTTP(rec, r.WithContext(ctx))
 }
+
+// requestTimeout is how long an answer may take to find; then the caller is told to try again.
+const requestTimeout = time.Minute
 
 func setHeaders(w http.ResponseWriter) {
 	for name, value := range headers {

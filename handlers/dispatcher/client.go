@@ -28,8 +28,10 @@ func NewClient(allowed []netip.Prefix) *http.Client {
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second, Control: ssrf.New(options...).Safe}
 	return &http.Client{
 		Transport: &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			DialContext:            func(ctx context.Context, network, address string) (net.Conn, error) { return dial(ctx, dialer, network, address) },
+			Proxy: http.ProxyFromEnvironment,
+			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				return dial(ctx, dialer, network, address)
+			},
 			ForceAttemptHTTP2:      true,
 			MaxIdleConns:           1024,
 			MaxIdleConnsPerHost:    256,

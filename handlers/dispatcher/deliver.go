@@ -96,7 +96,9 @@ func (d *Dispatcher) attempt(ctx context.Context, j job, planned domain.Delivery
 // send makes the request and reads the answer in the platform's dialect.
 func (d *Dispatcher) send(ctx context.Context, j job, planned domain.DeliveryPlanned, t targets.Target, a *domain.DeliveryAttempted) platforms.Verdict {
 	a.StartedAt = d.Now().UTC().Truncate(time.Microsecond)
-	notSent := func(kind domain.Verdict, reason string) platforms.Verdict { return platforms.Verdict{Kind: kind, Reason: reason} }
+	notSent := func(kind domain.Verdict, reason string) platforms.Verdict {
+		return platforms.Verdict{Kind: kind, Reason: reason}
+	}
 	p, err := platforms.Lookup(t.Platform)
 	if err != nil {
 		return notSent(domain.Permanent, err.Error())
