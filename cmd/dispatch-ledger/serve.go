@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/api"
+)
+
+// serveFlags are the flags of commands that run the service.
+type serveFlags struct {
+	listen         string
+	roles          []string
+	bootstrapToken string
+	allowNetworks  []string
+	variables      map[string]string
+	concurrency    int
+	leaseGrace     time.Duration
+}
+
+func (f *serveFlags) addTo(flags *pflag.FlagSet) {
+	flags.StringVar(&f.listen, "listen", "127.0.0.1:8080", "address of the API; port 0 takes a free one")
+	flags.StringSliceVar(&f.roles, "roles", []string{"api", "worker"}, "what this process does: api, worker")
+	flags.StringVar(&f.bootstrapToken, "bootstrap-token", "", "becomes the first admin token of an empty ledger; empty prints a random one, once")
+	flags.StringSliceVar(&f.allowNetworks, "allow-network", nil, "network that targets may reach besides public addresses, such as 127.0.0.0/8 (repeatable)")
+	flags.StringToStringVar(&f.variables, "variable", nil, "constant that templates may name, such as klaviyo_public_key=ABC123 (repeatable)")
+	flags.IntVar(&f.concurrency, "concurrency", 256, "requests in flight in this process, over all targets")
+	flags.DurationVar(&f.leaseGrace, "lease-grace", 5*time.Second, "how much longer than its timeout an attempt may take before it counts as lost")
+}
+
+func (f *serveFlags) workers() (workerOptions, error) {
+	o := workerOptions{variables: map[string]any{}, concurrency: f.concurrency, grace: f.leaseGrace}
+	for _, n := range f.allowNetworks {
+		p, err := netip.ParsePrefix(n)
+		if err != nil {
+			return o, usagef("--allow-network %q is no network such as 10.1.0.0/16", n)
+		}
+		o.allowed = append(o.allowed, p)
+	}
+	for k, v := range f.variables {
+		o.variables[k] = v
+	}
+	return o, nil
+}
+
+func newServe(s *settings) *cobra.Command {
+	var f serveFlags
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the service: API, planner, dispatcher, projections",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return s.with(cmd.Context(), func(ctx context.Context, st *store) error { return st.serve(ctx, f, nil) })
+		},
+	}
+	f.addTo(cmd.Flags())
+	return cmd
+}
+
+// serve runs the service until ctx ends. ready, unless nil, is told the address once requests are answered.
+func (st *store) serve(ctx context.Context, f serveFlags, ready func(address string)) (err error) {
+	for _, role := range f.roles {
+		if role != "api" && role != "worker" {
+			return usagef("--roles names %q; there are api and worker", role)
+		}
+	}
+	o, err := f.workers()
+	if err != nil {
+		return err
+	}
+	st.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	token, created, err := st.tokens.Bootstrap(ctx, f.bootstrapToken)
+	if err != nil {
+		return err
+	}
+	if created && f.bootstrapToken == "" {
+		fmt.Fprintf(st.settings.env.stdout, "The ledger is empty. Its first admin token, shown this once:\n\n    %s\n\n", token) //nolint:errcheck // nobody is left to tell
+	}
+
+	// Whichever part fails ends the others.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	part := func(name string, run func(context.Context) error) {
+		wg.Go(func() {
+			if err := run(ctx); err != nil {
+				cancel(fmt.Errorf("%s: %w", name, err))
+			} else {
+				cancel(context.Canceled)
+			}
+		})
+	}
+	if slices.Contains(f.roles, "worker") {
+		part("worker", func(ctx context.Context) error { return st.work(ctx, o) })
+	}
+	if slices.Contains(f.roles, "api") {
+		handler, err := api.New(api.Config{
+			Ledger: st.ledger, Vault: st.vault, DB: st.db, Auth: st.tokens,
+			Registry: st.registry, Log: st.log, Clock: time.Now, Version: version(),
+		})
+		if err != nil {
+			return err
+		}
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", f.listen)
+		if err != nil {
+			cancel(err)
+			wg.Wait()
+			return fmt.Errorf("listen on %s: %w; choose another address with --listen", f.listen, err)
+		}
+		if ready != nil {
+			ready(l.Addr().String())
+		} else {
+			fmt.Fprintf(st.settings.env.stdout, "Serving on http://%s (%s). API description: http://%[1]s/docs\n", l.Addr(), strings.Join(f.roles, ", ")) //nolint:errcheck // nobody is left to tell
+		}
+		part("api", func(ctx context.Context) error { return api.Serve(ctx, l, handler, api.ServeConfig{Log: st.log}) })
+	}
+	wg.Wait()
+	if cause := context.Cause(ctx); cause != context.Canceled { //nolint:errorlint // exactly the marker set above
+		return cause
+	}
+	return nil
+}

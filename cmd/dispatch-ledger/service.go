@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/dispatcher"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/planner"
+	_ "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/all" // the platforms that targets may name
+	"github.com/dispatch-ledger/dispatch-ledger/projections"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/queue"
+	"github.com/dispatch-ledger/dispatch-ledger/schema"
+)
+
+// workerOptions say how a process works on the ledger.
+type workerOptions struct {
+	allowed     []netip.Prefix // networks that targets may reach besides the public ones
+	variables   map[string]any // constants that templates may name
+	concurrency int
+	grace       time.Duration
+}
+
+// liveSlice is the largest slice of a live projection: short transactions, and still fast when catching up.
+const liveSlice = 20_000
+
+// work keeps the projections, plans, dispatches and grows the tree until ctx ends, then lets what has begun end.
+func (st *store) work(ctx context.Context, o workerOptions) error {
+	topic, err := schema.OpenTopic(st.db, st.ledger, st.url, schema.Options{Name: st.settings.name}, st.log)
+	if err != nil {
+		return err
+	}
+	defer topic.Close() //nolint:errcheck // it has nothing left to lose
+	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: 30 * time.Second}, watermill.NopLogger{})
+	if err != nil {
+		return err
+	}
+	plan, err := planner.New(st.ledger, st.vault, time.Now, o.variables, st.log)
+	if err != nil {
+		return err
+	}
+	readers := append(st.engine.Live(liveSlice),
+		projections.Live{Subscription: plan.Subscription(), Handle: plan.Handle},
+		projections.Live{Subscription: schema.TreeSubscription, Handle: schema.GrowTree})
+	for _, r := range readers {
+		if err := projections.AddTo(ctx, router, topic, r.Subscription, r.Handle); err != nil {
+			return err
+		}
+	}
+	send, err := dispatcher.New(dispatcher.Config{
+		DB: st.db, Ledger: st.ledger, Vault: st.vault, Client: dispatcher.NewClient(o.allowed), Now: time.Now, Log: st.log,
+		Worker: workerName(), Moved: func() <-chan struct{} { return topic.Moved(queue.Definition.SubscriptionName()) },
+		Concurrency: o.concurrency, Grace: o.grace, Registry: st.registry,
+	})
+	if err != nil {
+		return err
+	}
+	sign, err := st.checkpointer(ctx)
+	if err != nil {
+		return err
+	}
+
+	var wg sync.WaitGroup
+	errs := make(chan error, 3)
+	// The dispatcher ends first: what it records then is still projected.
+	routing, stopRouting := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopRouting()
+	wg.Go(func() { errs <- router.Run(routing) })
+	wg.Go(func() { errs <- sign.Run(ctx) })
+	wg.Go(func() { st.rebuildOutdated(ctx) })
+	errs <- send.Run(ctx)
+	if err := topic.Close(); err != nil {
+		st.log.DebugContext(ctx, "close topic", slog.Any("error", err))
+	}
+	stopRouting()
+	wg.Wait()
+	close(errs)
+	for e := range errs {
+		err = errors.Join(err, e)
+	}
+	return err
+}
+
+// rebuildOutdated brings projections of an older version up to this program's, in the background; the old tables
+// serve until then.
+func (st *store) rebuildOutdated(ctx context.Context) {
+	for _, d := range st.outdated {
+		st.log.InfoContext(ctx, "rebuilding a projection for this version of the program", slog.String("projection", d.Name))
+		if err := st.engine.Rebuild(ctx, d, projections.RebuildOptions{}); err != nil && ctx.Err() == nil {
+			st.log.ErrorContext(ctx, "a projection could not be rebuilt; the old one keeps serving", slog.String("projection", d.Name), slog.Any("error", err))
+		}
+	}
+}
+
+// checkpointer signs the tree, with a memory of the last checkpoint outside the database.
+func (st *store) checkpointer(ctx context.Context) (*schema.Checkpointer, error) {
+	origin, err := schema.Origin(ctx, st.db)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := st.vault.SigningKeys(ctx, origin)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(st.settings.dataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the data directory: %w", err)
+	}
+	return &schema.Checkpointer{
+		DB: st.db, Origin: origin, Keys: keys, Clock: time.Now, Log: st.log.With(slog.String("part", "checkpoints")),
+		Anchors: []schema.Anchor{schema.FileAnchor{Path: filepath.Join(st.settings.dataDir, "checkpoint")}},
+	}, nil
+}
+
+func workerName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return fmt.Sprintf("%s/%d", host, os.Getpid())
+}

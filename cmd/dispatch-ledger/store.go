@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/dispatch-ledger/dispatch-ledger/projections"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/deliveries"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/queue"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/targets"
+	"github.com/dispatch-ledger/dispatch-ledger/schema"
+	"github.com/dispatch-ledger/dispatch-ledger/schema/local"
+)
+
+// builtIn are the projections that the service keeps.
+var builtIn = []projections.Definition{targets.Definition, consent.Definition, deliveries.Definition, queue.Definition}
+
+// store is an open ledger, as every command needs it.
+type store struct {
+	url       string // of the owner
+	private   bool   // this process runs the database
+	db        *sql.DB
+	ledger    *schema.Ledger
+	vault     *schema.Vault
+	tokens    *schema.Tokens
+	engine    *projections.Engine
+	outdated  []projections.Definition // whose live tables are of an older version
+	registry  *prometheus.Registry
+	log       *slog.Logger
+	settings  *settings
+	closeDown []func() error
+}
+
+// poolSize bounds the service's connections: two append, one a subscription, the rest answer requests.
+const poolSize = 40
+
+// open finds or starts the database, migrates it, and opens the ledger in the service's role.
+func (s *settings) open(ctx context.Context) (_ *store, err error) {
+	log, err := s.logger()
+	if err != nil {
+		return nil, err
+	}
+	st := &store{log: log, settings: s, registry: prometheus.NewRegistry()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, st.Close())
+		}
+	}()
+	if err := st.findDatabase(ctx); err != nil {
+		return nil, err
+	}
+	if err := st.migrate(ctx); err != nil {
+		return nil, err
+	}
+	st.db, err = schema.Connect(st.url, schema.Options{Name: s.name, Role: "ledger_service", Paths: projections.Paths(s.name, builtIn...), Label: "dispatch-ledger"})
+	if err != nil {
+		return nil, err
+	}
+	st.db.SetMaxOpenConns(poolSize)
+	st.db.SetMaxIdleConns(poolSize)
+	st.closeDown = append(st.closeDown, st.db.Close)
+	st.engine = projections.NewEngine(st.db, s.name, log, builtIn...)
+	if st.outdated, err = st.engine.Install(ctx); err != nil {
+		return nil, err
+	}
+	key, err := s.key()
+	if err != nil {
+		return nil, err
+	}
+	if st.vault, err = schema.OpenVault(ctx, st.db, key, time.Now); err != nil {
+		return nil, err
+	}
+	st.tokens = schema.NewTokens(st.db, time.Now)
+	st.ledger = schema.OpenLedger(st.db, log, st.registry)
+	st.closeDown = append(st.closeDown, func() error { st.ledger.Close(); return nil })
+	return st, nil
+}
+
+// Close undoes open, the last thing first.
+func (st *store) Close() error {
+	var errs []error
+	for i := len(st.closeDown) - 1; i >= 0; i-- {
+		errs = append(errs, st.closeDown[i]())
+	}
+	st.closeDown = nil
+	return errors.Join(errs...)
+}
+
+// findDatabase takes the URL that was given, or the private database's: that of the process that runs it now, or of
+// one started here.
+func (st *store) findDatabase(ctx context.Context) error {
+	s := st.settings
+	st.url = s.databaseURL
+	if st.url == "" {
+		st.url, _ = s.env.lookup("DATABASE_URL")
+	}
+	if st.url != "" {
+		return nil
+	}
+	running := filepath.Join(s.dataDir, "database.url")
+	server, err := local.Start(ctx, local.Config{DataDir: s.dataDir, Logger: st.log})
+	if errors.Is(err, local.ErrInUse) {
+		url, readErr := os.ReadFile(running) //nolint:gosec // below the data directory
+		if readErr != nil {
+			return err
+		}
+		st.url = strings.TrimSpace(string(url))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	st.private, st.url = true, server.URL()
+	st.closeDown = append(st.closeDown, func() error {
+		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		defer cancel()
+		return errors.Join(os.Remove(running), server.Stop(stopping))
+	})
+	if err := os.WriteFile(running, []byte(server.URL()+"\n"), 0o600); err != nil {
+		return fmt.Errorf("say where the database is: %w", err)
+	}
+	return nil
+}
+
+func (st *store) migrate(ctx context.Context) error {
+	owner, err := schema.Connect(st.url, schema.Options{Name: st.settings.name, Label: "dispatch-ledger migrate"})
+	if err != nil {
+		return err
+	}
+	return errors.Join(schema.Migrate(ctx, owner), owner.Close())
+}
+
+// key is the master key: from the environment, from a file, or made beside the private database.
+func (s *settings) key() (schema.MasterKey, error) {
+	if key, ok, err := schema.MasterKeyFromEnvironment(s.env.lookup); ok || err != nil {
+		return key, err
+	}
+	if s.masterKey != "" {
+		return schema.LoadMasterKey(s.masterKey)
+	}
+	if err := os.MkdirAll(s.dataDir, 0o700); err != nil {
+		return schema.MasterKey{}, fmt.Errorf("make the data directory: %w", err)
+	}
+	return schema.LoadOrCreateMasterKey(filepath.Join(s.dataDir, "master.key"))
+}
+
+// with opens the store for a command and closes it after.
+func (s *settings) with(ctx context.Context, do func(context.Context, *store) error) error {
+	st, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(ctx, st), st.Close())
+}
