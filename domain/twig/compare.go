@@ -80,6 +80,12 @@ func (r *run) identical(a, b Value) bool {
 		}
 		return true
 	}
+	if m, ok := a.(Markup); ok {
+		a = m.Text
+	}
+	if m, ok := b.(Markup); ok {
+		b = m.Text
+	}
 	switch x := a.(type) {
 	case nil, bool, int64, float64, string:
 		return a == b
@@ -95,15 +101,26 @@ func (r *run) identical(a, b Value) bool {
 // uncomparable is what compare answers when PHP finds neither value smaller (NaN, arrays with other keys).
 const uncomparable = 2
 
+// comparable is a value as a comparison with another sees it. Captured text is an object in PHP: it is its text
+// beside text, and 1 beside a number.
+func comparable(v, other Value) Value {
+	switch v := v.(type) {
+	case Markup:
+		return v.Text
+	case *capture:
+		switch other.(type) {
+		case int64, float64:
+			return int64(1)
+		}
+		return v.text
+	}
+	return v
+}
+
 // compare is PHP 8's <=>.
 func (r *run) compare(a, b Value) int {
 	r.step()
-	if s, ok := asText(a); ok {
-		a = s
-	}
-	if s, ok := asText(b); ok {
-		b = s
-	}
+	a, b = comparable(a, b), comparable(b, a)
 	switch x := a.(type) {
 	case nil:
 		switch y := b.(type) {

@@ -20,10 +20,10 @@ func truthy(v Value) bool {
 		return v != 0
 	case string:
 		return v != "" && v != "0"
-	case Markup: // an object in PHP, but Twig tests its text
+	case Markup:
 		return v.Text != "" && v.Text != "0"
-	case *capture:
-		return v.text != "" && v.text != "0"
+	case *capture: // an object in PHP
+		return v.text != ""
 	case *Array:
 		return len(v.vals) > 0
 	}
@@ -205,7 +205,7 @@ func (r *run) number(v Value, operator string) Value {
 	case Markup:
 		return r.number(v.Text, operator)
 	case *capture:
-		return r.number(v.text, operator)
+		r.fail(CodeType, "unsupported operand of %q: captured text; to compute, set the variable with \"=\"", operator)
 	}
 	r.fail(CodeType, "unsupported operand of %q: %s", operator, typeName(v))
 	return nil
@@ -226,8 +226,8 @@ func looseNumber(v Value) Value {
 		}
 	case Markup:
 		return looseNumber(v.Text)
-	case *capture:
-		return looseNumber(v.text)
+	case *capture: // an object in PHP
+		return int64(1)
 	case *Array:
 		if len(v.vals) > 0 {
 			return int64(1)
@@ -280,6 +280,17 @@ func asText(v Value) (string, bool) {
 		return v.Text, true
 	case *capture:
 		return v.text, true
+	}
+	return "", false
+}
+
+// plainText is asText for what is a string in PHP, not an object.
+func plainText(v Value) (string, bool) {
+	switch v := v.(type) {
+	case string:
+		return v, true
+	case Markup:
+		return v.Text, true
 	}
 	return "", false
 }

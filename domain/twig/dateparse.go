@@ -20,7 +20,6 @@ type moment struct {
 	haveTime        bool
 	zone            *time.Location
 	relative        relative
-	invertible      bool
 	timestamp       *time.Time
 	timeReset       bool // today, midnight, a weekday: the time is 0:00 unless an item sets it
 	weekdayOf       *weekdayOf
@@ -30,7 +29,6 @@ type moment struct {
 	haveWeekday     bool
 	weekday         int
 	weekdayBehavior int
-	touched         bool // any absolute item
 }
 
 type relative struct{ y, m, d, h, i, s, us int }
@@ -72,7 +70,9 @@ var (
 func dateItems() []item {
 	itemsOnce.Do(func() {
 		add := func(pattern string, do func(m *moment, g []string) error) {
-			allItems = append(allItems, item{regexp.MustCompile(`(?i)\A(?:` + pattern + `)`), do})
+			re := regexp.MustCompile(`(?i)\A(?:` + pattern + `)`)
+			re.Longest()
+			allItems = append(allItems, item{re, do})
 		}
 		add(`now\b`, func(*moment, []string) error { return nil })
 		add(`(?:today|midnight)\b`, (*moment).midnight)
@@ -117,8 +117,8 @@ func dateItems() []item {
 			m.resetTime()
 			return nil
 		})
-		add(reOrdinal+reSpace+`week\b`, (*moment).relativeWeek)
-		add(reOrdinal+reSpace+reUnit+`\b`, (*moment).relativeText)
+		add(`(next|last|previous|this)`+reSpace+`week\b`, (*moment).relativeWeek)
+		add(reOrdinal+reSpace+strings.Replace(reUnit, "weeks?|week", "weeks", 1)+`\b`, (*moment).relativeText)
 		add(`([+-][+-]*)?`+reSpaceOpt+`([0-9]+)`+reSpaceOpt+reUnit+`\b`, (*moment).relativeNumber)
 		add(reWeekday+`\b\.?`, (*moment).weekdayName)
 		add(`ago\b`, func(m *moment, _ []string) error { m.ago(); return nil })
@@ -479,6 +479,10 @@ func (m *moment) relativeWeek(g []string) error {
 	amount, _ := ordinal(g[1])
 	m.relative.d += 7 * amount
 	m.weekdayBehavior = 2
+	if !m.haveWeekday { // "next week" alone is its Monday
+		m.haveWeekday = true
+		m.weekday = int(time.Monday)
+	}
 	return nil
 }
 

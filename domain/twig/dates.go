@@ -29,8 +29,6 @@ func loadZone(name string) (*time.Location, error) {
 	}
 	zone, err := time.LoadLocation(name)
 	if err != nil {
-		parts := strings.FieldsFunc(strings.ToLower(name), func(c rune) bool { return c == '/' || c == '_' })
-		_ = parts
 		if zone, err = time.LoadLocation(canonicalZone(name)); err != nil {
 			return nil, fmt.Errorf("unknown time zone %s", quoteShort(name))
 		}
@@ -346,7 +344,7 @@ func (d *date) appendZone(b []byte, c byte) []byte {
 		return append(b, '0')
 	case 'T':
 		if kind == 1 {
-			return append(b, zone...)
+			return append(append(b, "GMT"...), formatOffset(offset, false)...)
 		}
 		return append(b, name...)
 	case 'Z':
@@ -429,19 +427,15 @@ func difference(a, b time.Time) *interval {
 	borrow(&iv.s, &iv.i, 60)
 	borrow(&iv.i, &iv.h, 60)
 	borrow(&iv.h, &iv.d, 24)
-	year, month := ay, int(am)
+	// days are borrowed from the months before the later date, or, counting back, from those after the earlier one
+	year, month, step := by, int(bm)-1, -1
 	if iv.invert {
-		year, month = by, int(bm)-1
-		if month == 0 {
-			year, month = year-1, 12
-		}
+		year, month, step = ay, int(am), 1
 	}
 	for iv.d < 0 {
 		iv.d += daysIn(year, month)
 		iv.m--
-		if month++; month > 12 {
-			year, month = year+1, 1
-		}
+		month += step
 	}
 	borrow(&iv.m, &iv.y, 12)
 	wall := func(t time.Time) time.Time {

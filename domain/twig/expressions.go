@@ -275,8 +275,8 @@ func (e *binary) eval(r *run) Value {
 	case opMatches:
 		return r.matches(a, b, e.pattern)
 	case opStartsWith, opEndsWith:
-		s, ok := asText(a)
-		affix, okB := asText(b)
+		s, ok := plainText(a)
+		affix, okB := plainText(b)
 		if !ok || !okB {
 			return false
 		}

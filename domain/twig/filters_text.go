@@ -211,7 +211,7 @@ func (r *run) translate(s string, t *translator) string {
 	if len(t.to) == 0 {
 		return s
 	}
-	var b []byte
+	b := make([]byte, 0, len(s))
 	start := 0
 	for i := 0; i < len(s); {
 		if !t.first[s[i]] {
@@ -237,9 +237,6 @@ func (r *run) translate(s string, t *translator) string {
 		if i&4095 == 0 {
 			r.work(1 + t.longest/16)
 		}
-	}
-	if b == nil {
-		return s
 	}
 	return r.str(string(append(b, s[start:]...)))
 }

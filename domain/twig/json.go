@@ -69,18 +69,10 @@ func (e *jsonEncoder) value(v Value, depth int) {
 		}
 	case string:
 		e.string(v)
-	case Markup: // an object without public properties, in PHP
-		if v.For == SafeAll && !e.has(jsonOwn) {
-			e.b = append(e.b, "{}"...)
-		} else {
-			e.string(v.Text)
-		}
+	case Markup:
+		e.string(v.Text)
 	case *capture:
-		if e.has(jsonOwn) || v.hasJSON {
-			e.string(v.text)
-		} else {
-			e.b = append(e.b, "{}"...)
-		}
+		e.string(v.text)
 	case *Array:
 		e.array(v, depth)
 	case *date:

@@ -20,7 +20,7 @@ func provenJSON(t *Template) bool {
 			b.WriteString(s.text)
 			place = s.transit[place]
 		case *printStmt:
-			if s.direct || s.how == asIs || place == placeEscape {
+			if s.direct || s.how == asIs || s.how == asConstant || place == placeEscape {
 				return false
 			}
 			if place == placeValue {
@@ -46,25 +46,43 @@ func explainJSON(t *Template, output []byte, traces []trace) *Error {
 			offset, message = len(output), "the output ends too early"
 		}
 	}
-	var culprit *trace
+	e := &Error{Code: CodeInvalidJSON, Phase: render, Template: t.src.name, cause: err}
+	e.Message = "the output is not JSON: " + message + " near " + quoteShort(excerpt(output, offset))
+	e.Suggestion = "check the quotes and commas there"
+	e.blame(offset, traces)
+	return e
+}
+
+// blame finds the place in the source that wrote the output at an offset. A print that bypasses escaping takes the
+// blame for what stands right behind it.
+func (e *Error) blame(offset int, traces []trace) {
+	var culprit, lastPrint *trace
 	for i := range traces {
 		if traces[i].offset > offset {
 			break
 		}
-		culprit = &traces[i]
+		if culprit = &traces[i]; culprit.print != nil {
+			lastPrint = culprit
+		}
 	}
-	e := &Error{Code: CodeInvalidJSON, Phase: render, Template: t.src.name, cause: err}
 	if culprit == nil {
-		e.Message = "the output is not JSON: " + message + " near " + quoteShort(excerpt(output, offset))
-		e.Line, e.Column = t.src.position(0)
-		return e
+		e.Line, e.Column = 1, 1
+		return
+	}
+	if lastPrint != nil {
+		e.Expression = lastPrint.print.source
+		if lastPrint.print.how != asValue && culprit.print == nil {
+			culprit = lastPrint
+		}
+	}
+	at := culprit.at
+	if culprit.print == nil {
+		at += int32(offset - culprit.offset) //nolint:gosec // inside one text of a bounded source
+	} else {
+		e.Message += ", in or right after {{ " + e.Expression + " }}"
 	}
 	e.Template = culprit.tmpl.src.name
-	e.Line, e.Column = culprit.tmpl.src.position(culprit.print.at())
-	e.Expression = culprit.print.source
-	e.Message = "the output is not JSON after {{ " + culprit.print.source + " }}: " + message + " near " + quoteShort(excerpt(output, offset))
-	e.Suggestion = "check the quotes and commas around it, and |raw"
-	return e
+	e.Line, e.Column = culprit.tmpl.src.position(at)
 }
 
 func excerpt(output []byte, offset int) string {

@@ -69,7 +69,8 @@ type how uint8
 
 const (
 	asValue    how = iota // escape for the place
-	asIs                  // |raw and constants: the author vouches for it
+	asIs                  // |raw: the author vouches for it
+	asConstant            // a string in the template: as it is, unless that makes no JSON
 	asRepaired            // escaped by hand in the template: complete, don't repeat
 )
 
@@ -118,15 +119,14 @@ func (r *run) print(v Value, h how) {
 }
 
 func (r *run) printJSON(o *sink, v Value, h how) {
-	if h == asIs {
+	if h == asConstant && r.repair && o.place != placeValue {
+		h = asRepaired
+	}
+	if h == asIs || h == asConstant {
 		s := r.text(v)
-		if r.repair && o.place != placeValue {
-			h = asRepaired
-		} else {
-			o.json = append(o.json, s...)
-			o.place = advance(o.place, s)
-			return
-		}
+		o.json = append(o.json, s...)
+		o.place = advance(o.place, s)
+		return
 	}
 	o.dynamic = true
 	if o.place == placeValue {

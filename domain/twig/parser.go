@@ -203,7 +203,7 @@ func (p *parser) subparse(until func(name string) bool) []stmt {
 			e := p.expression()
 			end := p.cur().start
 			p.expect(tokPrintEnd, `"}}" or an operator`)
-			list = append(list, p.printed(e, t.start, p.slice(e.at(), end)))
+			list = append(list, p.printed(e, t.start, p.slice(t.end, end)))
 		case tokTagStart:
 			name := p.cur()
 			if name.kind != tokName {

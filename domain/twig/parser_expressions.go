@@ -352,8 +352,11 @@ func (p *parser) mapping(open token) expr {
 
 // folded evaluates a literal of constants once. Literals made of variables stay.
 func (p *parser) folded(a *arrayLiteral) expr {
-	if !isConstant(a) || len(a.items) > 1000 {
-		return a
+	for _, item := range a.items {
+		_, isConstant := item.value.(*constant)
+		if _, ok := item.key.(*constant); item.key != nil && !ok || !isConstant || item.spread || len(a.items) > 500 {
+			return a
+		}
 	}
 	r := run{root: p.tmpl, tmpl: p.tmpl, limits: &p.tmpl.limits}
 	return &constant{a.pos, a.eval(&r)}

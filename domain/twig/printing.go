@@ -29,6 +29,11 @@ func (p *parser) printed(e expr, at int32, text string) stmt {
 	switch {
 	case s.direct || strategy == "":
 	case strategy == "json":
+		if inner := encodedByHand(e); inner != nil {
+			s.value = inner
+			s.how = asValue
+			break
+		}
 		s.how = p.howInJSON(e)
 	case p.tmpl.mode == ModeJSON: // another strategy inside JSON: escape for it, then for the place
 		s.how = asValue
@@ -65,10 +70,8 @@ func (p *parser) howInJSON(e expr) how {
 	switch e := e.(type) {
 	case *constant:
 		if _, ok := e.v.(string); ok {
-			return asIs
+			return asConstant
 		}
-	case *interpolation:
-		return asValue
 	case *filterCall:
 		if e.filter == filters["raw"] {
 			return asIs
@@ -80,14 +83,44 @@ func (p *parser) howInJSON(e expr) how {
 	return asValue
 }
 
-// escapedByHand recognises the escaping that people write where Twig has no JSON strategy:
-// |replace({'"': '\\"'}) and |json_encode|trim('"'), also behind further filters. Its result is repaired where it
-// is incomplete, not escaped twice.
-func escapedByHand(e *filterCall) bool {
-	encoded := func(e expr) bool {
-		f, ok := e.(*filterCall)
-		return ok && f.filter == filters["json_encode"]
+// encodedByHand recognises |json_encode|trim('"') and |json_encode[1:-1], how people escape for a JSON string where
+// Twig has no strategy for it, and returns what they mean to print. trim takes too much when the text ends in a quote.
+func encodedByHand(e expr) expr {
+	f, ok := e.(*filterCall)
+	if ok && f.filter.name == "raw" {
+		f, ok = f.args[0].(*filterCall)
 	}
+	if !ok || f.filter.name != "trim" && f.filter.name != "slice" {
+		return nil
+	}
+	encode, ok := f.args[0].(*filterCall)
+	if !ok || encode.filter.name != "json_encode" {
+		return nil
+	}
+	isText := func(e expr, s string) bool {
+		c, ok := e.(*constant)
+		return ok && c.v == s
+	}
+	isInt := func(e expr, want int64) bool {
+		switch e := e.(type) {
+		case *constant:
+			return e.v == want
+		case *signed:
+			c, ok := e.operand.(*constant)
+			return ok && e.minus && c.v == -want
+		}
+		return false
+	}
+	if f.filter.name == "trim" && isText(f.args[1], `"`) && f.args[2] == nil ||
+		f.filter.name == "slice" && isInt(f.args[1], 1) && isInt(f.args[2], -1) {
+		return encode.args[0]
+	}
+	return nil
+}
+
+// escapedByHand recognises the other escaping that people write, |replace({'"': '\\"'}), also behind further filters.
+// Its result is repaired where it is incomplete, not escaped twice.
+func escapedByHand(e *filterCall) bool {
 	for {
 		switch e.filter.name {
 		case "replace":
@@ -101,11 +134,7 @@ func escapedByHand(e *filterCall) bool {
 					}
 				}
 			}
-		case "trim", "slice":
-			if encoded(e.args[0]) {
-				return true
-			}
-		case "upper", "lower", "raw", "default", "capitalize", "title", "striptags", "nl2br", "spaceless":
+		case "trim", "slice", "upper", "lower", "raw", "capitalize", "title", "striptags", "nl2br", "spaceless":
 		default:
 			return false
 		}

@@ -54,7 +54,7 @@ func compilePattern(s string) (*pattern, error) {
 	}
 	body, modifiers := s[1:i], s[i+1:]
 	var flags string
-	var dollarEnd, anchored, extended bool
+	var dollarEnd, anchored, extended, unicode bool
 	for _, m := range modifiers {
 		switch m {
 		case 'i', 'm', 's', 'U':
@@ -65,12 +65,14 @@ func compilePattern(s string) (*pattern, error) {
 			dollarEnd = true
 		case 'A':
 			anchored = true
-		case 'u', 'S', '\n', ' ':
+		case 'u':
+			unicode = true
+		case 'S', '\n', ' ':
 		default:
 			return nil, fmt.Errorf("the regular expression %s has the unknown modifier %q", quoteShort(s), string(m))
 		}
 	}
-	translated, err := translatePattern(body, strings.Contains(flags, "m"), dollarEnd, extended)
+	translated, err := translatePattern(body, strings.Contains(flags, "m"), dollarEnd, extended, unicode)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +90,7 @@ func compilePattern(s string) (*pattern, error) {
 }
 
 // translatePattern rewrites what PCRE writes otherwise than Go.
-func translatePattern(s string, multiline, dollarEnd, extended bool) (string, error) {
+func translatePattern(s string, multiline, dollarEnd, extended, unicode bool) (string, error) {
 	var b strings.Builder
 	inClass := false
 	for i := 0; i < len(s); i++ {
@@ -105,12 +107,16 @@ func translatePattern(s string, multiline, dollarEnd, extended bool) (string, er
 				b.WriteString(`(?:\n?\z)`)
 			case next == 'e':
 				b.WriteString(`\x1b`)
-			case next == '/' || next == '#' || next == '~' || next == '@' || next == '!' || next == '"' || next == '\'' || next == '%' || next == ',' || next == ';' || next == ':' || next == '=' || next == '<' || next == '>' || next == '&' || next == '`' || next == ' ' || next == '_':
-				if next == '<' || next == '>' || next == '`' || next == '_' || next == ' ' {
-					b.WriteByte(next)
-				} else {
-					b.WriteByte(next)
-				}
+			case unicode && next == 'w':
+				b.WriteString(map[bool]string{true: `\p{L}\p{N}_`, false: `[\p{L}\p{N}_]`}[inClass])
+			case unicode && next == 'W' && !inClass:
+				b.WriteString(`[^\p{L}\p{N}_]`)
+			case unicode && next == 'd':
+				b.WriteString(`\p{Nd}`)
+			case unicode && next == 'D':
+				b.WriteString(`\P{Nd}`)
+			case strings.IndexByte("/#~@!\"'%,;:=<>&` _", next) >= 0: // Go escapes none of these
+				b.WriteByte(next)
 			case next >= '1' && next <= '9' && !inClass:
 				return "", errors.New("back-references are not available in regular expressions")
 			default:

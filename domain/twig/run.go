@@ -40,11 +40,12 @@ type run struct {
 	err       *Error
 }
 
-// trace ties a stretch of JSON output to the print that made it, for the message about invalid JSON.
+// trace ties a stretch of JSON output to the print or text that made it, for the message about invalid JSON.
 type trace struct {
 	offset int
 	tmpl   *Template
-	print  *printStmt
+	at     int32
+	print  *printStmt // nil for text
 }
 
 func (r *run) fail(code, format string, args ...any) {

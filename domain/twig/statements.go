@@ -19,7 +19,12 @@ type textStmt struct {
 	transit transit
 }
 
-func (s *textStmt) exec(r *run) { r.writeText(s.text, &s.transit) }
+func (s *textStmt) exec(r *run) {
+	if r.trace != nil && r.out == &r.main {
+		*r.trace = append(*r.trace, trace{len(r.main.json), r.tmpl, s.at(), nil})
+	}
+	r.writeText(s.text, &s.transit)
+}
 
 // printStmt is {{ … }}.
 type printStmt struct {
@@ -33,7 +38,7 @@ type printStmt struct {
 func (s *printStmt) exec(r *run) {
 	r.step()
 	if r.trace != nil && r.out == &r.main {
-		*r.trace = append(*r.trace, trace{len(r.main.json), r.tmpl, s})
+		*r.trace = append(*r.trace, trace{len(r.main.json), r.tmpl, s.at(), s})
 	}
 	if s.direct {
 		switch e := s.value.(type) {
