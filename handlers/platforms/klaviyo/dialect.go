@@ -1,8 +1,10 @@
 package klaviyo
 
 import (
+	"embed"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"regexp"
 	"strings"
@@ -30,8 +32,15 @@ const (
 	bulkMax       = 1000
 )
 
+//go:embed targets/*.yaml
+var files embed.FS
+
 func init() {
-	platforms.Register(platforms.Platform{Name: Name, Title: "Klaviyo", Dialect: Dialect{}, Caps: caps, Import: columns})
+	targets, err := fs.Sub(files, "targets")
+	if err != nil {
+		panic(err) // the path is a constant
+	}
+	platforms.Register(platforms.Platform{Name: Name, Title: "Klaviyo", Dialect: Dialect{}, Caps: caps, Import: columns, Targets: targets})
 }
 
 // Dialect is how Klaviyo takes a send: POST /api/events, /api/event-bulk-create-jobs, /api/profile-import.

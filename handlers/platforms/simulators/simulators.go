@@ -12,6 +12,7 @@ import (
 	braze "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/braze/simulator"
 	dotdigital "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/dotdigital/simulator"
 	klaviyo "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/klaviyo/simulator"
+	sfmc "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/sfmc/simulator"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/simulator"
 	webhook "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/webhook/simulator"
 	yotpo "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/yotpo/simulator"
@@ -21,6 +22,7 @@ var makers = map[string]func(simulator.Options) (http.Handler, error){
 	"braze":      func(o simulator.Options) (http.Handler, error) { return braze.New(o) },
 	"dotdigital": func(o simulator.Options) (http.Handler, error) { return dotdigital.New(o) },
 	"klaviyo":    func(o simulator.Options) (http.Handler, error) { return klaviyo.New(o) },
+	"sfmc":       func(o simulator.Options) (http.Handler, error) { return sfmc.New(o) },
 	"webhook":    func(o simulator.Options) (http.Handler, error) { return webhook.New(o) },
 	"yotpo":      func(o simulator.Options) (http.Handler, error) { return yotpo.New(o) },
 }

@@ -4,7 +4,9 @@
 package webhook
 
 import (
+	"embed"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"strconv"
 	"strings"
@@ -19,8 +21,15 @@ import (
 // Name is how targets name this platform.
 const Name = "webhook"
 
+//go:embed targets/*.yaml
+var files embed.FS
+
 func init() {
-	platforms.Register(platforms.Platform{Name: Name, Title: "Custom webhook", Dialect: Dialect{}, Caps: caps, Import: columns})
+	targets, err := fs.Sub(files, "targets")
+	if err != nil {
+		panic(err) // the path is a constant
+	}
+	platforms.Register(platforms.Platform{Name: Name, Title: "Custom webhook", Dialect: Dialect{}, Caps: caps, Import: columns, Targets: targets})
 }
 
 var every = []platforms.Reason{
