@@ -63,7 +63,7 @@ func (s *Server) initialise(ctx context.Context) error {
 }
 
 func syncDir(path string) error {
-	dir, err := os.Open(path) //nolint:gosec // our own folder
+	dir, err := os.Open(path)
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,6 @@ var settings = map[string]string{
 	"timezone":                    "UTC",
 	"log_timezone":                "UTC",
 	"lc_messages":                 "C",
-	"password_encryption":         "scram-sha-256",
 	"log_min_messages":            "warning",
 	"log_min_error_statement":     "panic",
 	"log_error_verbosity":         "terse",

@@ -47,7 +47,7 @@ func findHome(cfg Config, log *slog.Logger) (home, error) {
 	}
 	h := home{dataDir: dataDir, dir: filepath.Join(dataDir, "postgres")}
 	pointer := filepath.Join(dataDir, locationName)
-	text, err := os.ReadFile(pointer) //nolint:gosec // the operator's own data directory
+	text, err := os.ReadFile(pointer)
 	switch {
 	case err == nil:
 		// The path stands in the last line.
@@ -192,7 +192,7 @@ func (h home) runtimeDir() string {
 // tidy removes what lies outside the folder once the server has stopped.
 func (h home) tidy() {
 	if dir := h.runtimeDir(); h.user.owns(dir) {
-		_ = os.Remove(dir) //nolint:errcheck // it is used again by the next start
+		_ = os.Remove(dir) // what stays is used again by the next start
 	}
 }
 

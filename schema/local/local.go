@@ -283,7 +283,7 @@ func lock(path string) (*flock.Flock, error) {
 		return nil, fmt.Errorf("lock %s: %w; the data directory must belong to the user who runs the ledger", path, err)
 	}
 	if !locked {
-		holder, _ := os.ReadFile(path) //nolint:errcheck // without it the message only names no process
+		holder, _ := os.ReadFile(path) // without it the message only names no process
 		return nil, fmt.Errorf("%w: process %s runs a ledger on %s; stop it, choose another data directory, or give both a DATABASE_URL",
 			ErrInUse, orUnknown(string(holder)), filepath.Dir(filepath.Dir(path)))
 	}

@@ -36,7 +36,7 @@ type process struct {
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
 // signal sends a signal; a process that has ended already needs none.
-func (p *process) signal(sig syscall.Signal) { _ = p.cmd.Process.Signal(sig) } //nolint:errcheck // see above
+func (p *process) signal(sig syscall.Signal) { _ = p.cmd.Process.Signal(sig) }
 
 // kill ends the process without grace and waits until it is gone.
 func (p *process) kill() {
@@ -84,9 +84,9 @@ func (s *Server) launchOnce(ctx context.Context) (*process, error) {
 		s.log.WarnContext(ctx, "the private PostgreSQL will outlive a killed parent until the next start", slog.Any("error", err))
 	}
 	go func() {
-		_ = p.cmd.Wait() //nolint:errcheck // ProcessState says it
+		_ = p.cmd.Wait() // ProcessState says it
 		if p.leash != nil {
-			_ = p.leash.Close() //nolint:errcheck // nothing is left to hold
+			_ = p.leash.Close() // nothing is left to hold
 		}
 		close(p.exited)
 	}()
@@ -130,7 +130,7 @@ func (s *Server) ready(ctx context.Context, p *process) (err error) {
 func (u user) leash(pid int) (io.Closer, error) {
 	// A line means "let go", the end of the pipe without one means that we are gone. No terminal's signal reaches it.
 	const script = `trap '' INT TERM HUP; read -r line || kill -INT "$1"`
-	cmd := u.prepare(exec.Command("/bin/sh", "-c", script, "dispatch-ledger-leash", strconv.Itoa(pid)), "/") //nolint:noctx // it ends with the server
+	cmd := u.prepare(exec.Command("/bin/sh", "-c", script, "dispatch-ledger-leash", strconv.Itoa(pid)), "/") //nolint:noctx,gosec // it ends with the server, and is given a number
 	held, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -236,7 +236,7 @@ func (h home) openLog() (*os.File, int64, error) {
 			return nil, 0, err
 		}
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600) //nolint:gosec // our own folder
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, 0, err
 	}
