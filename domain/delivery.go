@@ -144,6 +144,7 @@ type DeliveryRejected struct {
 	Line       int          `json:"line,omitempty"`
 	Column     int          `json:"column,omitempty"`
 	Unresolved []Unresolved `json:"unresolved,omitempty"`
+	Message    string       `json:"message,omitempty" sealed:"true" doc:"the template engine's own words, which may quote the context"`
 }
 
 // DeliveryAttempted records one finished request to a platform and what became of the delivery by it.

@@ -53,19 +53,15 @@ func CompileTarget(t Target) (*CompiledTarget, error) {
 		return nil, err
 	}
 	c := &CompiledTarget{Target: t}
-	mode := twig.ModeText
-	if strings.Contains(t.ContentType, "json") {
-		mode = twig.ModeJSON
-	}
 	var err error
-	if c.body, err = compile("/body", t.Body, mode); err != nil {
+	if c.body, err = compile(t, "body", t.Body); err != nil {
 		return nil, err
 	}
-	if c.url, err = compile("/url", t.URL, twig.ModeText); err != nil {
+	if c.url, err = compile(t, "url", t.URL); err != nil {
 		return nil, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.Headers)) {
-		tpl, err := compile("/headers/"+name, t.Headers[name], twig.ModeText)
+		tpl, err := compile(t, "headers/"+name, t.Headers[name])
 		if err != nil {
 			return nil, err
 		}
@@ -82,8 +78,19 @@ func CompileTarget(t Target) (*CompiledTarget, error) {
 	return c, nil
 }
 
-func compile(pointer, source string, mode twig.Mode) (*twig.Template, error) {
-	t, err := twig.Compile(source, twig.Options{Name: strings.TrimPrefix(pointer, "/"), Mode: mode, Functions: hostFunctions})
+// TemplateOptions says how one of a target's templates is compiled: body, url, or headers/NAME. A JSON body is escaped for
+// the place each value stands in; everything else is plain Twig.
+func TemplateOptions(t Target, part string) twig.Options {
+	mode := twig.ModeText
+	if part == "body" && strings.Contains(t.ContentType, "json") {
+		mode = twig.ModeJSON
+	}
+	return twig.Options{Name: part, Mode: mode, Functions: hostFunctions}
+}
+
+func compile(target Target, part, source string) (*twig.Template, error) {
+	pointer := "/" + part
+	t, err := twig.Compile(source, TemplateOptions(target, part))
 	var te *twig.Error
 	if errors.As(err, &te) {
 		message := te.Message
@@ -116,6 +123,7 @@ type RenderError struct {
 	Part         string // body, url, condition, or headers/NAME
 	Line, Column int
 	Message      string // without values from the context
+	Detail       string // the template engine's own words, which may quote the context; "" when there are none
 }
 
 func (e *RenderError) Error() string {
@@ -216,7 +224,9 @@ func (c *CompiledTarget) Render(ctx context.Context, data *twig.Context, env Env
 	return r, nil
 }
 
-// renderError turns what the template engine reports into what is recorded. Values of the context stay out of it.
+// renderError turns what the template engine reports into what is recorded. Its own message may quote values of the
+// context, so it is kept apart, in the sealed part; the reason in the open names the kind of error, the place and the
+// expression as the author wrote it.
 func renderError(ctx context.Context, part string, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -224,7 +234,13 @@ func renderError(ctx context.Context, part string, err error) error {
 	e := &RenderError{Reason: "template_error", Part: part, Message: "the template fails on this context"}
 	var te *twig.Error
 	if errors.As(err, &te) {
-		e.Line, e.Column, e.Message = te.Line, te.Column, te.Message
+		e.Line, e.Column, e.Detail = te.Line, te.Column, te.Message
+		if said, ok := renderErrors[te.Code]; ok {
+			e.Message = said
+		}
+		if te.Expression != "" {
+			e.Message += ": " + te.Expression
+		}
 		switch te.Code {
 		case twig.CodeInvalidJSON:
 			e.Reason = "invalid_body"
@@ -233,6 +249,24 @@ func renderError(ctx context.Context, part string, err error) error {
 		}
 	}
 	return e
+}
+
+// renderErrors says what went wrong for each kind of error that a context can cause.
+var renderErrors = map[string]string{
+	twig.CodeArguments:   "a filter or function is called with a value that it does not take",
+	twig.CodeContext:     "the context is not a JSON object",
+	twig.CodeDate:        "a value is not a date, or names no time zone",
+	twig.CodeDivision:    "division by zero",
+	twig.CodeFunction:    "a function failed",
+	twig.CodeInvalidJSON: "the body is not JSON once it is rendered",
+	twig.CodeLimitDepth:  "nested too deeply",
+	twig.CodeLimitMemory: "more memory than a rendering may use",
+	twig.CodeLimitOutput: "more output than a rendering may give",
+	twig.CodeLimitSteps:  "more steps than a rendering may take",
+	twig.CodePartial:     "there is no such partial",
+	twig.CodeRegex:       "a value is no regular expression that can be used",
+	twig.CodeType:        "a value is of the wrong type",
+	twig.CodeUnresolved:  "the context lacks a variable that the template needs",
 }
 
 // checkURL looks at a rendered URL: what the context put into it must not have changed whom it speaks to.

@@ -86,9 +86,9 @@ func newRoot(env environ) *cobra.Command {
 	s.addTo(root.PersistentFlags())
 	root.AddCommand(
 		newServe(s), newDemo(s),
-		newTargets(s), newFire(s), newConsent(s), newAudit(s),
+		newRender(s), newLint(s), newTargets(s), newFire(s), newConsent(s), newAudit(s),
 		newRebuild(s), newVerify(s), newProjections(s),
-		newToken(s), newSecret(s), newMigrate(s), newSimulate(s), newVersion(s),
+		newToken(s), newSecret(s), newMigrate(s), newSimulate(s), newBench(s), newVersion(s),
 	)
 	wrapUsage(root)
 	return root

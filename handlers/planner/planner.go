@@ -240,7 +240,7 @@ func rejection(err error) domain.DeliveryRejected {
 	var ie *domain.InvalidError
 	switch {
 	case errors.As(err, &re):
-		return domain.DeliveryRejected{Reason: re.Reason, Detail: re.Error(), Part: re.Part, Line: re.Line, Column: re.Column}
+		return domain.DeliveryRejected{Reason: re.Reason, Detail: re.Error(), Part: re.Part, Line: re.Line, Column: re.Column, Message: re.Detail}
 	case errors.As(err, &te):
 		return domain.DeliveryRejected{Reason: "template_error", Detail: te.Error(), Part: te.Pointer, Line: te.Line, Column: te.Column}
 	case errors.As(err, &ie):

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	wsql "github.com/ThreeDotsLabs/watermill-sql/v3/pkg/sql"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/schema"
+)
+
+func newBench(s *settings) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure, each figure beside a named baseline in the same run, on a database of its own",
+	}
+	cmd.AddCommand(newBenchAppend(s))
+	return cmd
+}
+
+// benchmark gives a command a ledger of its own, on a private database in a temporary directory unless one is named.
+// It must be an empty one: figures are only worth something when it is known what they were measured on.
+func (s *settings) benchmark(cmd *cobra.Command, do func(context.Context, *store) error) error {
+	if !cmd.Flags().Changed("data-dir") {
+		dir, err := os.MkdirTemp("", "dispatch-ledger-bench-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)                      //nolint:errcheck // a temporary directory
+		if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // PostgreSQL runs as another user than root, and has to be able to enter
+			return err
+		}
+		s.dataDir = dir
+	}
+	return s.with(cmd.Context(), func(ctx context.Context, st *store) error {
+		if head, err := st.ledger.Head(ctx); err != nil || head > 0 {
+			return fmt.Errorf("the ledger holds %d events (%w); measure on an empty one", head, err)
+		}
+		return do(ctx, st)
+	})
+}
+
+func newBenchAppend(s *settings) *cobra.Command {
+	var callers, preload int
+	var each time.Duration
+	cmd := &cobra.Command{
+		Use: "append", Short: "Concurrent callers appending single events, beside stock watermill-sql publishing and a plain INSERT", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return s.benchmark(cmd, func(ctx context.Context, st *store) error { return st.benchAppend(ctx, callers, preload, each) })
+		},
+	}
+	cmd.Flags().IntVar(&callers, "callers", 64, "goroutines, each waiting for its own event")
+	cmd.Flags().IntVar(&preload, "preload", 200_000, "events that the ledger holds before anything is measured")
+	cmd.Flags().DurationVar(&each, "duration", 5*time.Second, "of each measurement")
+	return cmd
+}
+
+// measured is one line of a benchmark.
+type measured struct {
+	what     string
+	rate     float64 // a second
+	p50, p99 time.Duration
+}
+
+// printMeasured writes the lines, each with its ratio to the first.
+func printMeasured(w io.Writer, baseline string, lines []measured) error {
+	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprintf(t, "WHAT\tEVENTS/S\tP50\tP99\tTIMES %s\n", strings.ToUpper(baseline)) //nolint:errcheck // Flush tells
+	for _, m := range lines {
+		fmt.Fprintf(t, "%s\t%.0f\t%s\t%s\t%.2f\n", m.what, m.rate, m.p50.Round(10*time.Microsecond), m.p99.Round(10*time.Microsecond), m.rate/lines[0].rate) //nolint:errcheck // Flush tells
+	}
+	return t.Flush()
+}
+
+// hammer calls do from so many goroutines for a while and reports rate and latency.
+func hammer(ctx context.Context, what string, callers int, each time.Duration, do func(context.Context) error) (measured, error) {
+	var mu sync.Mutex
+	var all []time.Duration
+	var failed error
+	var wg sync.WaitGroup
+	start := time.Now()
+	for range callers {
+		wg.Go(func() {
+			var mine []time.Duration
+			for time.Since(start) < each {
+				began := time.Now()
+				if err := do(ctx); err != nil {
+					mu.Lock()
+					failed = err
+					mu.Unlock()
+					return
+				}
+				mine = append(mine, time.Since(began))
+			}
+			mu.Lock()
+			all = append(all, mine...)
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	took := time.Since(start)
+	if failed != nil {
+		return measured{}, fmt.Errorf("%s: %w", what, failed)
+	}
+	slices.Sort(all)
+	return measured{what: what, rate: float64(len(all)) / took.Seconds(), p50: all[len(all)/2], p99: all[len(all)*99/100]}, nil
+}
+
+const benchBytes = 600
+
+func (st *store) benchAppend(ctx context.Context, callers, preload int, each time.Duration) error {
+	payload := []byte(`{"pad":"` + strings.Repeat("x", benchBytes-10) + `"}`)
+	event := func() domain.Event {
+		return domain.Event{
+			ID: uuid.New(), Type: "reaction.fired", Stream: fmt.Sprintf("reaction-%d", rand.IntN(100_000)), //nolint:gosec // not a secret
+			Keys:       domain.Keys{Subject: uuid.New(), Target: "bench"},
+			OccurredAt: time.Now(), Actor: "bench", Source: "/bench", Data: payload,
+		}
+	}
+	for done := 0; done < preload; {
+		events := make([]domain.Event, min(10_000, preload-done))
+		for i := range events {
+			events[i] = event()
+		}
+		if _, err := st.ledger.Append(ctx, events...); err != nil {
+			return err
+		}
+		done += len(events)
+	}
+	owner, err := schema.Connect(st.url, schema.Options{Name: st.settings.name})
+	if err != nil {
+		return err
+	}
+	defer owner.Close() //nolint:errcheck // the process ends
+	owner.SetMaxOpenConns(callers)
+	owner.SetMaxIdleConns(callers)
+	if _, err := owner.ExecContext(ctx, `ANALYZE events`); err != nil {
+		return err
+	}
+	stock, err := stockPublisher(ctx, owner, payload)
+	if err != nil {
+		return err
+	}
+	plain, err := plainInsert(ctx, owner, payload)
+	if err != nil {
+		return err
+	}
+	lines := []measured{}
+	for _, m := range []struct {
+		what string
+		do   func(context.Context) error
+	}{
+		{"stock watermill-sql, one message a call", stock},
+		{"plain INSERT with a sequence, no order", plain},
+		{"ledger, one event a call", func(ctx context.Context) error {
+			_, err := st.ledger.Append(ctx, event())
+			return err
+		}},
+	} {
+		line, err := hammer(ctx, m.what, callers, each, m.do)
+		if err != nil {
+			return err
+		}
+		lines = append(lines, line)
+	}
+	fmt.Fprintf(st.settings.env.stdout, "%d callers, %d bytes an event, %d events in the ledger before\n", callers, benchBytes, preload) //nolint:errcheck // nobody is left to tell
+	return printMeasured(st.settings.env.stdout, "stock", lines)
+}
+
+// stockPublisher is watermill-sql as it comes, one message in each call.
+func stockPublisher(ctx context.Context, db *sql.DB, payload []byte) (func(context.Context) error, error) {
+	schemaAdapter := wsql.DefaultPostgreSQLSchema{}
+	p, err := wsql.NewPublisher(db, wsql.PublisherConfig{SchemaAdapter: schemaAdapter, AutoInitializeSchema: true}, watermill.NopLogger{})
+	if err != nil {
+		return nil, err
+	}
+	publish := func(context.Context) error {
+		return p.Publish("bench_stock", message.NewMessage(watermill.NewUUID(), payload))
+	}
+	return publish, publish(ctx)
+}
+
+// plainInsert is what one would write first: a sequence, two unique indexes, every caller commits its own row.
+func plainInsert(ctx context.Context, db *sql.DB, payload []byte) (func(context.Context) error, error) {
+	_, err := db.ExecContext(ctx, `CREATE TABLE bench_plain (position bigserial PRIMARY KEY, id uuid UNIQUE, stream text, version bigserial,
+		subject uuid, recorded_at timestamptz DEFAULT clock_timestamp(), data json, leaf bytea, UNIQUE (stream, version))`)
+	if err != nil {
+		return nil, err
+	}
+	leaf := make([]byte, 32)
+	stmt, err := db.PrepareContext(ctx, `INSERT INTO bench_plain (id, stream, subject, data, leaf) VALUES ($1, $2, $3, $4, $5)`)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) error {
+		_, err := stmt.ExecContext(ctx, uuid.New(), fmt.Sprintf("reaction-%d", rand.IntN(100_000)), uuid.New(), string(payload), leaf) //nolint:gosec // not a secret
+		return err
+	}, nil
+}

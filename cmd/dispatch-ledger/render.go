@@ -1,0 +1,145 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/domain/twig"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms"
+)
+
+func newRender(s *settings) *cobra.Command {
+	var template, context, contentType string
+	var strict, ndjson bool
+	cmd := &cobra.Command{
+		Use:   "render --template FILE --context FILE",
+		Short: "What a target's body becomes, without sending it; --ndjson answers a stream of requests",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if ndjson {
+				return twig.ServeNDJSON(cmd.Context(), s.env.stdin, s.env.stdout, time.Now)
+			}
+			if template == "" || context == "" {
+				return usagef("render needs --template and --context, or --ndjson")
+			}
+			source, err := readFile(s.env.stdin, template)
+			if err != nil {
+				return err
+			}
+			raw, err := readFile(s.env.stdin, context)
+			if err != nil {
+				return err
+			}
+			mode := twig.ModeText
+			if strings.Contains(contentType, "json") {
+				mode = twig.ModeJSON
+			}
+			t, err := twig.Compile(string(source), twig.Options{Name: template, Mode: mode})
+			if err != nil {
+				return err
+			}
+			data, err := twig.DecodeContext(raw)
+			if err != nil {
+				return fmt.Errorf("%s: %w", context, err)
+			}
+			got, err := t.Render(cmd.Context(), data, twig.RenderOptions{Now: time.Now, Strict: strict})
+			if err != nil {
+				return err
+			}
+			for _, u := range got.Unresolved {
+				fmt.Fprintf(s.env.stderr, "%s:%d:%d: the context has no %s\n", template, u.Line, u.Column, u.Path) //nolint:errcheck // nobody is left to tell
+			}
+			_, err = fmt.Fprint(s.env.stdout, got.Output)
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&template, "template", "", "file with the Twig template; - reads standard input")
+	cmd.Flags().StringVar(&context, "context", "", "file with the JSON context; - reads standard input")
+	cmd.Flags().StringVar(&contentType, "content-type", "application/json", "of the body: JSON types are escaped for the place they stand in, others are plain Twig")
+	cmd.Flags().BoolVar(&strict, "strict", false, "a variable that the context lacks is an error")
+	cmd.Flags().BoolVar(&ndjson, "ndjson", false, "read requests from standard input, one JSON object a line, and answer each in order")
+	return cmd
+}
+
+func newLint(s *settings) *cobra.Command {
+	var sample string
+	var variables []string
+	cmd := &cobra.Command{
+		Use:   "lint FILE…",
+		Short: "Check target files without sending: syntax, JSON on many contexts, unresolved names, dangerous fields; exit code 3 on errors",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			var context *twig.Context
+			if sample != "" {
+				raw, err := readFile(s.env.stdin, sample)
+				if err != nil {
+					return err
+				}
+				if context, err = twig.DecodeContext(raw); err != nil {
+					return fmt.Errorf("%s: %w", sample, err)
+				}
+			}
+			t := table{columns: []string{"file", "where", "severity", "rule", "message"}}
+			failed := false
+			for _, file := range args {
+				content, err := readFile(s.env.stdin, file)
+				if err != nil {
+					return err
+				}
+				for _, f := range lintTarget(content, context, variables) {
+					failed = failed || f.Severity == twig.SeverityError
+					message := f.Message
+					if f.Suggestion != "" {
+						message += "; " + f.Suggestion
+					}
+					where := f.Template
+					if f.Line > 0 {
+						where += ":" + strconv.Itoa(f.Line) + ":" + strconv.Itoa(f.Column)
+					}
+					t.add(map[string]any{"file": file, "finding": f}, file, where, string(f.Severity), f.Rule, message)
+				}
+			}
+			if len(t.rows) > 0 || s.output == "json" {
+				if err := s.print(t); err != nil {
+					return err
+				}
+			}
+			if failed {
+				return errUntrue
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&sample, "context", "", "file with a sample context: paths that it lacks are reported")
+	cmd.Flags().StringSliceVar(&variables, "variable", nil, "name of a constant that the service gives to templates (repeatable)")
+	return cmd
+}
+
+// lintTarget checks a target file: the file itself, then the template of its body.
+func lintTarget(content []byte, sample *twig.Context, variables []string) []twig.Finding {
+	target, err := domain.ParseTargetFile(content)
+	if err != nil {
+		return []twig.Finding{{Rule: "target", Severity: twig.SeverityError, Message: err.Error(), Template: "file"}}
+	}
+	var findings []twig.Finding
+	if _, err := platforms.Lookup(target.Platform); err != nil {
+		findings = append(findings, twig.Finding{Rule: "target", Severity: twig.SeverityError, Message: err.Error(), Template: "file"})
+	}
+	o := domain.TemplateOptions(target.Target, "body")
+	found := twig.Lint(target.Body, twig.LintOptions{Options: o, Platform: target.Platform, URL: target.URL, Sample: sample, Variables: variables, Now: time.Now})
+	for i := range found {
+		if found[i].Template == "" {
+			found[i].Template = "body"
+		}
+	}
+	findings = append(findings, found...)
+	if _, err := domain.CompileTarget(target.Target); err != nil && len(found) == 0 {
+		findings = append(findings, twig.Finding{Rule: "target", Severity: twig.SeverityError, Message: err.Error(), Template: "file"})
+	}
+	return findings
+}
