@@ -301,7 +301,8 @@ func (r *reader) HandleError(_ watermill.LoggerAdapter, noMsg bool, err error) t
 		r.wait(pollInterval, r.appended, r.anyBefore())
 		return 0
 	}
-	if !errors.Is(err, sql.ErrTxDone) { // which is how the handler gives a slice up, having said why
+	// A slice that the handler gave up ends in ErrTxDone, and it has said why; a topic that closes cancels what it was at.
+	if !errors.Is(err, sql.ErrTxDone) && !errors.Is(err, context.Canceled) {
 		r.topic.log.Warn("reading the ledger failed; trying again", slog.String("subscription", r.subscription.Name), slog.Any("error", err))
 	}
 	r.wait(r.patience.NextBackOff(), nil, nil)

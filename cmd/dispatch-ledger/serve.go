@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -87,16 +88,19 @@ func (st *store) serve(ctx context.Context, f serveFlags, ready func(address str
 		fmt.Fprintf(st.settings.env.stdout, "The ledger is empty. Its first admin token, shown this once:\n\n    %s\n\n", token) //nolint:errcheck // nobody is left to tell
 	}
 
-	// Whichever part fails ends the others.
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	// Whichever part ends, for whatever reason, ends the others.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var failures []error
 	part := func(name string, run func(context.Context) error) {
 		wg.Go(func() {
+			defer cancel()
 			if err := run(ctx); err != nil {
-				cancel(fmt.Errorf("%s: %w", name, err))
-			} else {
-				cancel(context.Canceled)
+				mu.Lock()
+				failures = append(failures, fmt.Errorf("%s: %w", name, err))
+				mu.Unlock()
 			}
 		})
 	}
@@ -113,7 +117,7 @@ func (st *store) serve(ctx context.Context, f serveFlags, ready func(address str
 		}
 		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", f.listen)
 		if err != nil {
-			cancel(err)
+			cancel()
 			wg.Wait()
 			return fmt.Errorf("listen on %s: %w; choose another address with --listen", f.listen, err)
 		}
@@ -125,8 +129,5 @@ func (st *store) serve(ctx context.Context, f serveFlags, ready func(address str
 		part("api", func(ctx context.Context) error { return api.Serve(ctx, l, handler, api.ServeConfig{Log: st.log}) })
 	}
 	wg.Wait()
-	if cause := context.Cause(ctx); cause != context.Canceled { //nolint:errorlint // exactly the marker set above
-		return cause
-	}
-	return nil
+	return errors.Join(failures...)
 }

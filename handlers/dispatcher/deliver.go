@@ -123,6 +123,9 @@ func (d *Dispatcher) send(ctx context.Context, j job, planned domain.DeliveryPla
 		return notSent(domain.Permanent, "not sent: the request cannot be made")
 	}
 	hr.Header = req.Header
+	// With a body that can be read again and an Idempotency-Key, net/http repeats a request by itself when the connection
+	// breaks: requests that left and that the ledger never heard of. Every repetition is an attempt of its own.
+	hr.GetBody = nil
 	answer, err := d.Client.Do(hr)
 	if err != nil {
 		a.DurationMS = milliseconds(d.Now().Sub(a.StartedAt))
