@@ -139,7 +139,7 @@ func (h *house) catchUp() {
 		if err != nil {
 			h.t.Fatal(err)
 		}
-		defer tx.Rollback() //nolint:errcheck // after Commit it does nothing
+		defer tx.Rollback()
 		var from int64
 		if err := tx.QueryRowContext(ctx, `SELECT position FROM subscriptions WHERE name = $1`, live.Subscription.Name).Scan(&from); err != nil {
 			h.t.Fatal(err)
@@ -182,7 +182,7 @@ func (h *house) erase(subject uuid.UUID) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	defer tx.Rollback() //nolint:errcheck // after Commit it does nothing
+	defer tx.Rollback()
 	if err := h.api.Vault.Erase(h.t.Context(), tx, subject, "privacy-desk", "request 17"); err != nil {
 		h.t.Fatal(err)
 	}

@@ -87,7 +87,7 @@ func erase(t *testing.T, s *intake.Service, subject string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer tx.Rollback() //nolint:errcheck // after Commit it does nothing
+	defer tx.Rollback()
 	if err := s.Vault.Erase(t.Context(), tx, uuid.MustParse(subject), "privacy-desk", "request 17"); err != nil {
 		t.Fatal(err)
 	}
@@ -416,7 +416,7 @@ func TestParse(t *testing.T) {
 				t.Fatalf("Parse = %v, want %v", err, tc.want)
 			}
 			var refused *intake.RefusedError
-			if errors.As(err, &refused) != (tc.want == intake.ErrInvalidEvent || tc.pointer != "") {
+			if errors.As(err, &refused) != (errors.Is(tc.want, intake.ErrInvalidEvent) || tc.pointer != "") {
 				t.Fatalf("Parse = %#v", err)
 			}
 			if refused != nil && refused.Refusals[0].Pointer != tc.pointer {
