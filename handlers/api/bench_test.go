@@ -2,12 +2,11 @@ package api
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
-
-	"net/http/httptest"
 )
 
 // BenchmarkAcceptEvents is what one event in a request of its own costs, from the route to the commit, with 64 callers.
