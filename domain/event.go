@@ -211,6 +211,12 @@ func New(id uuid.UUID, p Payload) (event Event, secret []byte, err error) {
 	if err != nil {
 		return Event{}, nil, fmt.Errorf("%w: %s: %w", ErrMalformed, d.Type, err)
 	}
+	if d.Origin == FromOutside {
+		if err := refuseNUL(data); err != nil {
+			return Event{}, nil, err
+		}
+	}
+	data = replaceNUL(data) // in the ledger's own events it comes from a platform's words
 	if d.secret != nil {
 		secret, err = marshal(v.Convert(d.secret).Interface())
 		if err != nil {

@@ -154,3 +154,30 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestNoNULGetsIntoTheOpenHalf(t *testing.T) {
+	t.Parallel()
+	const nul = "a\x00b"
+	var inv *domain.InvalidError
+	fired := domain.ReactionFired{Reaction: "r", Target: "t", Cause: "manual", Trigger: nul, Context: json.RawMessage(`{}`)}
+	if _, _, err := domain.New(uuid.New(), fired); !errors.As(err, &inv) || inv.Pointer != "/trigger" {
+		t.Errorf("from outside: New = %v, want it to point at /trigger", err)
+	}
+	fired.Trigger, fired.Context = `a\u0000b`, json.RawMessage(`{"a":"\u0000"}`)
+	event, secret, err := domain.New(uuid.New(), fired)
+	if err != nil || !bytes.Contains(event.Data, []byte(`a\\u0000b`)) || string(secret) != `{"context":{"a":"\u0000"}}` {
+		t.Errorf("a backslash before u0000 and a sealed NUL: New = %s %s, %v, want both as they are", event.Data, secret, err)
+	}
+	event, _, err = domain.New(uuid.New(), domain.DeliveryAttempted{DeliveryID: uuid.New(), Reason: nul + `\u0000`})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := domain.DecodeAs[domain.DeliveryAttempted](event.Data, nil)
+	if err != nil || got.Reason != "a\ufffdb"+`\u0000` {
+		t.Errorf("from a platform: reason = %q, %v, want the NUL replaced", got.Reason, err)
+	}
+	_, err = domain.ParseTarget([]byte(`{"handle":"t","headers":{"a/b":"\u0000"}}`), "t")
+	if !errors.As(err, &inv) || inv.Pointer != "/headers/a~1b" {
+		t.Errorf("a target: %v, want it to point at the header", err)
+	}
+}

@@ -6,6 +6,9 @@ import "reflect"
 // handle may be left out where it is known otherwise, and must not say anything else. Errors are *InvalidError.
 func ParseTarget(raw []byte, handle string) (TargetChanged, error) {
 	var t TargetChanged
+	if err := refuseNUL(raw); err != nil {
+		return t, err
+	}
 	if err := decodeStrict(raw, &t); err != nil {
 		return t, locate(err, raw, reflect.TypeFor[TargetChanged]())
 	}

@@ -69,7 +69,7 @@ func New(c Config) (http.Handler, error) {
 
 func newAPI(c Config) (*api, error) {
 	if c.Ledger == nil || c.Vault == nil || c.DB == nil || c.Auth == nil {
-		return nil, errors.New("Ledger, Vault, DB and Auth are required")
+		return nil, errors.New("the fields Ledger, Vault, DB and Auth are required")
 	}
 	c.Limits = c.Limits.WithDefaults()
 	if c.Inflight <= 0 {
@@ -107,7 +107,7 @@ func newAPI(c Config) (*api, error) {
 	a.deliveryRoutes()
 	a.projectionRoutes()
 	a.healthRoutes()
-	a.handle("metrics", http.MethodGet, "/metrics", promhttp.HandlerFor(c.Registry, promhttp.HandlerOpts{}))
+	a.handle("metrics", "/metrics", promhttp.HandlerFor(c.Registry, promhttp.HandlerOpts{}))
 	finish(a.huma.OpenAPI())
 	a.docsRoutes()
 	return a, errors.Join(a.errs...)
@@ -156,15 +156,15 @@ func register[I, O any](a *api, op huma.Operation, handle func(context.Context, 
 	})
 }
 
-// handle serves a plain handler under the same rules.
-func (a *api) handle(operation, method, path string, h http.Handler) {
+// handle serves a plain GET under the same rules.
+func (a *api) handle(operation, path string, h http.Handler) {
 	r, ok := access[operation]
 	if !ok {
 		a.errs = append(a.errs, fmt.Errorf("operation %q has no rule in access", operation))
 		return
 	}
-	a.served[operation] = method + " " + path
-	a.mux.Handle(method+" "+path, a.guard(r, h))
+	a.served[operation] = http.MethodGet + " " + path
+	a.mux.Handle(http.MethodGet+" "+path, a.guard(r, h))
 }
 
 // authenticate lets an operation's request pass when its token's role may.

@@ -51,7 +51,7 @@ func (c *clock) move(d time.Duration) {
 
 // house is an API over a ledger of its own, with a token for each role.
 type house struct {
-	t        *testing.T
+	t        testing.TB
 	api      *api
 	handler  http.Handler
 	clock    *clock
@@ -78,12 +78,12 @@ func (b *logBuffer) String() string {
 	return b.text.String()
 }
 
-func newHouse(t *testing.T, change ...func(*Config)) *house {
+func newHouse(t testing.TB, change ...func(*Config)) *house {
 	t.Helper()
 	return newHouseOn(t, schematest.Open(t).URL, change...)
 }
 
-func newHouseOn(t *testing.T, databaseURL string, change ...func(*Config)) *house {
+func newHouseOn(t testing.TB, databaseURL string, change ...func(*Config)) *house {
 	t.Helper()
 	db, err := schema.Connect(databaseURL, schema.Options{Paths: projections.Paths("", definitions...)})
 	if err != nil {
@@ -139,7 +139,7 @@ func (h *house) catchUp() {
 		if err != nil {
 			h.t.Fatal(err)
 		}
-		defer tx.Rollback() //nolint:errcheck // after Commit it does nothing
+		defer tx.Rollback()
 		var from int64
 		if err := tx.QueryRowContext(ctx, `SELECT position FROM subscriptions WHERE name = $1`, live.Subscription.Name).Scan(&from); err != nil {
 			h.t.Fatal(err)
@@ -182,7 +182,7 @@ func (h *house) erase(subject uuid.UUID) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	defer tx.Rollback() //nolint:errcheck // after Commit it does nothing
+	defer tx.Rollback()
 	if err := h.api.Vault.Erase(h.t.Context(), tx, subject, "privacy-desk", "request 17"); err != nil {
 		h.t.Fatal(err)
 	}

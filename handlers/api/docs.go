@@ -32,16 +32,16 @@ func (a *api) docsRoutes() {
 		a.errs = append(a.errs, fmt.Errorf("OpenAPI: %w", err))
 		return
 	}
-	a.handle("openapi", http.MethodGet, "/openapi.json", serve("application/openapi+json;version=3.1", description, nil))
+	a.handle("openapi", "/openapi.json", serve("application/openapi+json;version=3.1", description, nil))
 	var page strings.Builder
 	if err := docsTemplate.Execute(&page, a.docs()); err != nil {
 		a.errs = append(a.errs, fmt.Errorf("docs page: %w", err))
 		return
 	}
-	a.handle("docs", http.MethodGet, "/docs", serve("text/html; charset=utf-8", []byte(page.String()), map[string]string{
+	a.handle("docs", "/docs", serve("text/html; charset=utf-8", []byte(page.String()), map[string]string{
 		"Content-Security-Policy": "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 	}))
-	a.handle("docs-style", http.MethodGet, "/docs/style.css", serve("text/css; charset=utf-8", []byte(docsStyle), nil))
+	a.handle("docs-style", "/docs/style.css", serve("text/css; charset=utf-8", []byte(docsStyle), nil))
 }
 
 // serve answers with a fixed text.

@@ -38,12 +38,12 @@ type readiness struct {
 }
 
 func (a *api) healthRoutes() {
-	a.handle("health", http.MethodGet, "/healthz", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	a.handle("health", "/healthz", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write([]byte(`{"status":"alive"}` + "\n"))
 	}))
 	a.document("health", "/healthz", "Is the process alive?", http.StatusOK)
-	a.handle("ready", http.MethodGet, "/readyz", http.HandlerFunc(a.ready))
+	a.handle("ready", "/readyz", http.HandlerFunc(a.ready))
 	a.document("ready", "/readyz", "Can it take requests? The database answers, its migrations are this program's, no reader of the ledger is parked.",
 		http.StatusOK, http.StatusServiceUnavailable)
 }

@@ -44,8 +44,8 @@ const urn = "urn:dispatch-ledger:problem:"
 // retryAfter is what a caller is told to wait, in seconds, when the service cannot answer at the moment.
 const retryAfter = 2
 
-// problems turns errors into answers, most specific first. What is not listed is an internal error: logged with the
-// request's id, answered with nothing but that id.
+// problems turns errors into answers, most specific first. What is not listed is either transient, and answered like a
+// database that is away, or an internal error: logged with the request's id, answered with nothing but that id.
 var problems = []kind{
 	{err: errUnauthenticated, status: http.StatusUnauthorized, name: "unauthenticated", title: "Not authenticated", next: "Send Authorization: Bearer with a token made by 'dispatch-ledger token create'."},
 	{err: errLocked, status: http.StatusTooManyRequests, name: "locked-out", title: "Too many failed authentications", next: "Wait as long as Retry-After says, then use a valid token.", detail: true},
@@ -70,9 +70,6 @@ var problems = []kind{
 	{err: schema.ErrClosed, status: http.StatusServiceUnavailable, name: "shutting-down", title: "The service is shutting down", next: "Send the same request again after Retry-After: a repeat is recognised."},
 	{err: schema.ErrUnavailable, status: http.StatusServiceUnavailable, name: "unavailable", title: "The database is unavailable", next: "Send the same request again after Retry-After: a repeat is recognised, so nothing is recorded twice."},
 }
-
-// unavailable is the answer to any other transient error, whichever statement met it.
-var unavailable = kindOf(schema.ErrUnavailable)
 
 // internal is the answer to everything else.
 var internal = kind{err: errInternal, status: http.StatusInternalServerError, name: "internal", title: "Internal error", next: "Tell the operator the request_id; the log says more under it."}
@@ -132,19 +129,22 @@ func problemOf(ctx context.Context, err error) *Problem {
 		p.RequestID = requestID(ctx)
 		return p
 	}
-	k := internal
-	for _, candidate := range problems {
-		if errors.Is(err, candidate.err) {
-			k = candidate
-			break
-		}
-	}
-	if k.err == errInternal && schema.Transient(err) {
-		k = unavailable
-	}
-	p = k.problem(err)
+	p = kindFor(err).problem(err)
 	p.RequestID = requestID(ctx)
 	return p
+}
+
+// kindFor finds what an error answers.
+func kindFor(err error) kind {
+	for _, k := range problems {
+		if errors.Is(err, k.err) {
+			return k
+		}
+	}
+	if schema.Transient(err) {
+		return kindOf(schema.ErrUnavailable)
+	}
+	return internal
 }
 
 func (k kind) problem(err error) *Problem {
@@ -216,7 +216,7 @@ func init() { //nolint:gochecknoinits // Huma's extension point is a package var
 			if err == nil || status >= 500 {
 				continue
 			}
-			detailer, ok := err.(huma.ErrorDetailer) //nolint:errorlint // as Huma itself tells them apart
+			detailer, ok := err.(huma.ErrorDetailer)
 			if !ok {
 				continue
 			}

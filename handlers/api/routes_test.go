@@ -428,7 +428,16 @@ func TestDeliveriesAreFilteredAndPaged(t *testing.T) {
 		}
 		ids = append(ids, h.deliver(reaction, profile, outcome).String())
 	}
+	waiting := domain.DeliveryPlanned{DeliveryID: uuid.New(), Firing: domain.Firing{FiringID: uuid.New(), Reaction: "waiting", Cause: "manual", Target: "reward"}, DueAt: h.clock.now()}
+	h.record(waiting)
+	claimed := waiting
+	claimed.DeliveryID, claimed.FiringID = uuid.New(), uuid.New()
+	h.record(claimed)
+	ids = append(ids, waiting.DeliveryID.String(), claimed.DeliveryID.String())
 	h.catchUp()
+	if _, err := h.api.DB.ExecContext(t.Context(), `INSERT INTO leases (delivery_id, attempt, worker, expires_at) VALUES ($1, 1, 'host-1/1', now() + interval '1 hour')`, claimed.DeliveryID); err != nil {
+		t.Fatal(err)
+	}
 	list := func(query string) (got []string) {
 		t.Helper()
 		path := "/v1/deliveries?limit=2" + query
@@ -450,9 +459,9 @@ func TestDeliveriesAreFilteredAndPaged(t *testing.T) {
 		return nil
 	}
 	for query, want := range map[string]string{
-		"": "43210", "&reaction=odd": "31", "&outcome=failed": "31", "&outcome=failed,succeeded": "43210", "&outcome=failed&reaction=even": "",
+		"": "6543210", "&outcome=sending": "6", "&outcome=pending": "5", "&outcome=pending,sending,failed": "6531", "&reaction=odd": "31", "&outcome=failed": "31", "&outcome=failed,succeeded": "43210", "&outcome=failed&reaction=even": "",
 		"&target=reward&platform=klaviyo&profile=" + jane: "43210", "&target=other": "", "&profile=" + uuid.NewString(): "",
-		"&from=2020-01-01T00:00:00Z": "43210", "&to=2020-01-01T00:00:00Z": "",
+		"&from=2020-01-01T00:00:00Z": "6543210", "&to=2020-01-01T00:00:00Z": "",
 	} {
 		if got := strings.Join(list(query), ""); got != want {
 			t.Errorf("deliveries%s = %s, want %s", query, got, want)

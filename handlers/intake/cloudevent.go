@@ -198,12 +198,12 @@ func parseBinary(header http.Header, body []byte, l Limits) ([]Event, error) {
 		if !ok {
 			continue
 		}
-		value, err := url.PathUnescape(values[0])
+		value := decodeHeader(values[0])
 		switch {
 		case len(values) > 1:
 			a.refuse(attribute, "is given %d times", len(values))
-		case err != nil || !utf8.ValidString(value):
-			a.refuse(attribute, "is not percent-encoded UTF-8")
+		case !utf8.ValidString(value):
+			a.refuse(attribute, "is not UTF-8")
 		case attribute == "datacontenttype" || attribute == "data" || attribute == "data_base64":
 			a.refuse(attribute, "is no header of the binary mode: the content type is Content-Type, the data is the body")
 		default:
@@ -214,6 +214,20 @@ func parseBinary(header http.Header, body []byte, l Limits) ([]Event, error) {
 	e.Data = body
 	return []Event{e}, bad.err()
 }
+
+// decodeHeader undoes the double quotes and then the percent-encoding of a header value, as section 3.1.3.2 of the HTTP
+// binding says. A value with a % that begins no escape was not encoded, which some SDKs do not do; it is taken as it is.
+func decodeHeader(value string) string {
+	if len(value) >= 2 && value[0] == '"' && value[len(value)-1] == '"' {
+		value = quotedPair.ReplaceAllString(value[1:len(value)-1], "$1")
+	}
+	if decoded, err := url.PathUnescape(value); err == nil {
+		return decoded
+	}
+	return value
+}
+
+var quotedPair = regexp.MustCompile(`\\(.)`)
 
 // attributes are the context attributes of one event, on their way into an Event. Mistakes go to bad.
 type attributes struct {

@@ -1,14 +1,11 @@
 package intake
 
 import (
-	"bytes"
 	"context"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -108,10 +105,6 @@ func (s *Service) record(index int, e *Event, bad *refusals) (domain.Event, []by
 		bad.payload(index, "/data", err)
 		return domain.Event{}, nil
 	}
-	if at, found := findNUL(record.Data); found {
-		bad.add(index, ErrInvalidEvent, "/data"+at, "holds the character NUL")
-		return domain.Event{}, nil
-	}
 	record.Source, record.OccurredAt = e.Source, occurred
 	record.CorrelationID, record.CausationID = e.CorrelationID, e.CausationID
 	return record, secret
@@ -191,40 +184,4 @@ func refusedByLedger(err error) error {
 		r.Err = ErrInvalidEvent
 	}
 	return &RefusedError{Refusals: []Refusal{r}}
-}
-
-// findNUL looks for a NUL character in the strings of a JSON value. PostgreSQL stores one in json and then fails every
-// statement that reads the string: it would stop a projection.
-func findNUL(data []byte) (pointer string, found bool) {
-	if !bytes.Contains(data, []byte(`\u0000`)) {
-		return "", false
-	}
-	var v any
-	if json.Unmarshal(data, &v) != nil {
-		return "", true
-	}
-	return nulIn(v)
-}
-
-func nulIn(v any) (pointer string, found bool) {
-	switch v := v.(type) {
-	case string:
-		return "", strings.Contains(v, "\x00")
-	case []any:
-		for i, element := range v {
-			if at, found := nulIn(element); found {
-				return "/" + strconv.Itoa(i) + at, true
-			}
-		}
-	case map[string]any:
-		for name, element := range v {
-			if strings.Contains(name, "\x00") {
-				return "", true
-			}
-			if at, found := nulIn(element); found {
-				return "/" + name + at, true
-			}
-		}
-	}
-	return "", false
 }

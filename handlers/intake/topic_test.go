@@ -29,7 +29,7 @@ func TestEventsComeInByATopic(t *testing.T) {
 		t.Fatal(err)
 	}
 	router.AddMiddleware(poison)
-	router.AddNoPublisherHandler("intake", "events", pubsub, s.Handler("engine", intake.Limits{}))
+	router.AddConsumerHandler("intake", "events", pubsub, s.Handler("engine", intake.Limits{}))
 	refused, err := poisoned.Subscribe(t.Context(), "refused")
 	if err != nil {
 		t.Fatal(err)

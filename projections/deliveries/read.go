@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -63,7 +64,10 @@ type Filter struct {
 const columns = `d.delivery_id, d.position, d.firing_id, d.firing_position, d.reaction, coalesce(d.trigger, ''), d.cause, d.target,
 	coalesce(d.target_version, 0), coalesce(d.platform, ''), d.profile_id, d.outcome, coalesce(d.reason, ''), coalesce(d.detail, ''), d.consent, d.unresolved,
 	coalesce(d.body_sha256, ''), coalesce(d.max_attempts, 0), d.planned_at, d.finished_at, d.next_attempt_at, d.attempts,
-	EXISTS (SELECT FROM leases l WHERE l.delivery_id = d.delivery_id AND l.attempt = d.attempts + 1 AND d.finished_at IS NULL)`
+	` + claimed
+
+// claimed tells a delivery that somebody is sending at this moment, which is no event yet.
+const claimed = `EXISTS (SELECT FROM leases l WHERE l.delivery_id = d.delivery_id AND l.attempt = d.attempts + 1 AND d.finished_at IS NULL)`
 
 func scan(row interface{ Scan(...any) error }) (d Delivery, err error) {
 	var profile uuid.NullUUID
@@ -134,7 +138,16 @@ func List(ctx context.Context, q schema.Querier, f Filter) ([]Delivery, error) {
 		add("d.profile_id = $%d", f.Profile)
 	}
 	if len(f.Outcomes) > 0 {
-		add("d.outcome = ANY($%d)", pq.Array(f.Outcomes))
+		// The stored outcome finds the rows by index; where one of them may be overlaid by a claim, what is shown decides.
+		stored := f.Outcomes
+		overlaid := slices.ContainsFunc(stored, func(o domain.Outcome) bool { return !o.Final() })
+		if slices.Contains(stored, domain.Sending) {
+			stored = append(slices.Clone(stored), domain.Pending, domain.Retrying)
+		}
+		add("d.outcome = ANY($%d)", pq.Array(stored))
+		if overlaid {
+			add("CASE WHEN "+claimed+" THEN 'sending' ELSE d.outcome END = ANY($%d)", pq.Array(f.Outcomes))
+		}
 	}
 	if !f.From.IsZero() {
 		add("d.planned_at >= $%d", f.From)
