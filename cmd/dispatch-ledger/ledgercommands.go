@@ -25,36 +25,6 @@ func eventJSON(e domain.Recorded) any {
 	return out
 }
 
-func newVerify(s *settings) *cobra.Command {
-	return &cobra.Command{
-		Use: "verify", Short: "Prove that the ledger is whole and that every projection follows from it; exit code 3 when not",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return s.with(cmd.Context(), func(ctx context.Context, st *store) error {
-				report, err := st.engine.Verify(ctx)
-				if err != nil {
-					return err
-				}
-				if s.output == "json" {
-					if err := s.printJSON(report); err != nil {
-						return err
-					}
-				} else {
-					for _, p := range report.Problems {
-						fmt.Fprintln(s.env.stdout, p) //nolint:errcheck // nobody is left to tell
-					}
-					fmt.Fprintf(s.env.stdout, "%d events and %d projections checked in %s: %d problems\n", //nolint:errcheck // nobody is left to tell
-						report.Head, len(st.engine.Definitions()), report.Took.Round(time.Millisecond), len(report.Problems))
-				}
-				if !report.OK() {
-					return errUntrue
-				}
-				return nil
-			})
-		},
-	}
-}
-
 func newRebuild(s *settings) *cobra.Command {
 	var slice int64
 	cmd := &cobra.Command{

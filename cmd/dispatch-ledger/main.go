@@ -87,7 +87,7 @@ func newRoot(env environ) *cobra.Command {
 	root.AddCommand(
 		newServe(s), newDemo(s),
 		newRender(s), newLint(s), newTargets(s), newFire(s), newConsent(s), newAudit(s),
-		newRebuild(s), newVerify(s), newProjections(s),
+		newRebuild(s), newVerify(s), newProjections(s), newCheckpoint(s), newEvidence(s),
 		newToken(s), newSecret(s), newMigrate(s), newSimulate(s), newBench(s), newVersion(s),
 	)
 	wrapUsage(root)

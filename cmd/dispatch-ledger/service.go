@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -53,6 +52,9 @@ func (st *store) work(ctx context.Context, o workerOptions) error {
 		projections.Live{Subscription: schema.TreeSubscription, Handle: schema.GrowTree})
 	for _, r := range readers {
 		if err := projections.AddTo(ctx, router, topic, r.Subscription, r.Handle); err != nil {
+			if ctx.Err() != nil {
+				return nil // asked to stop before it began
+			}
 			return err
 		}
 	}
@@ -116,7 +118,7 @@ func (st *store) checkpointer(ctx context.Context) (*schema.Checkpointer, error)
 	}
 	return &schema.Checkpointer{
 		DB: st.db, Origin: origin, Keys: keys, Clock: time.Now, Log: st.log.With(slog.String("part", "checkpoints")),
-		Anchors: []schema.Anchor{schema.FileAnchor{Path: filepath.Join(st.settings.dataDir, "checkpoint")}},
+		Anchors: st.settings.anchors(),
 	}, nil
 }
 

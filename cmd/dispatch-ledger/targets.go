@@ -169,6 +169,12 @@ func (st *store) record(ctx context.Context, p domain.Payload, expected *int64) 
 	return at[0], nil
 }
 
+// recordRevealed records that sealed data of a delivery is shown to somebody, before it is.
+func (st *store) recordRevealed(ctx context.Context, delivery uuid.UUID, reason string) error {
+	_, err := st.record(ctx, domain.SealedRevealed{DeliveryID: delivery, What: "evidence", Reason: reason}, nil)
+	return err
+}
+
 // readFile reads a file, or standard input for "-".
 func readFile(stdin io.Reader, name string) ([]byte, error) {
 	if name == "-" {

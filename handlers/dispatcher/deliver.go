@@ -129,6 +129,10 @@ func (d *Dispatcher) send(ctx context.Context, j job, planned domain.DeliveryPla
 	answer, err := d.Client.Do(hr)
 	if err != nil {
 		a.DurationMS = milliseconds(d.Now().Sub(a.StartedAt))
+		var about *url.Error
+		if errors.As(err, &about) {
+			err = about.Err // without the URL, which may hold what is sealed
+		}
 		v := platforms.ClassifyError(err)
 		v.Reason = secrets.Replace(v.Reason)
 		return v
