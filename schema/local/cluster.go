@@ -74,7 +74,7 @@ func syncDir(path string) error {
 // may hold personal data.
 var settings = map[string]string{
 	"max_connections":             "100",
-	"shared_buffers":              "128MB",
+	"shared_buffers":              "512MB",
 	"max_wal_size":                "2GB",
 	"checkpoint_timeout":          "15min",
 	"wal_compression":             "on",
@@ -98,6 +98,7 @@ var volatileSettings = map[string]string{
 	"fsync":            "off",
 	"full_page_writes": "off",
 	"wal_level":        "minimal",
+	"shared_buffers":   "128MB",
 	"max_wal_senders":  "0",
 	"max_connections":  "300",
 }
