@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 			fmt.Println(err)
 			os.Exit(1)
 		}
-		fmt.Println(s.PID())
+		fmt.Println(s.PID(), s.proc.leash.(letGo).cmd.Process.Pid)
 		<-s.Done()
 		os.Exit(0)
 	}
@@ -97,14 +97,14 @@ func TestDeaths(t *testing.T) {
 			p.kill(t)
 		},
 		"the leash and the parent, so the server lives on": func(t *testing.T, p *parent) {
-			killPID(t, p.leash(t))
+			killPID(t, p.leash)
 			p.kill(t)
 			if signalPID(p.server, 0) != nil {
 				t.Error("the server has ended; the case is not what it says")
 			}
 		},
 		"the leash, the parent and the server": func(t *testing.T, p *parent) {
-			killPID(t, p.leash(t))
+			killPID(t, p.leash)
 			p.kill(t)
 			killPID(t, p.server)
 		},
@@ -430,6 +430,7 @@ func TestClosedDataDirectory(t *testing.T) {
 type parent struct {
 	cmd    *exec.Cmd
 	server int // process id of the postmaster
+	leash  int // process id of what holds it
 }
 
 func startParent(t *testing.T, dir string) *parent {
@@ -448,7 +449,7 @@ func startParent(t *testing.T, dir string) *parent {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.server, err = strconv.Atoi(strings.TrimSpace(line)); err != nil {
+	if _, err := fmt.Sscan(line, &p.server, &p.leash); err != nil {
 		t.Fatalf("the parent says %q", line)
 	}
 	return p
@@ -460,27 +461,6 @@ func (p *parent) kill(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = p.cmd.Wait() // killed, as it should be
-}
-
-// leash finds the process that holds the parent's server.
-func (p *parent) leash(t *testing.T) int {
-	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "ps", "-A", "-o", "pid=,command=").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(out)) {
-		line = strings.TrimSpace(line)
-		if strings.HasSuffix(line, fmt.Sprintf("dispatch-ledger-leash %d", p.server)) {
-			pid, err := strconv.Atoi(strings.Fields(line)[0])
-			if err != nil {
-				t.Fatal(err)
-			}
-			return pid
-		}
-	}
-	t.Fatalf("no leash for %d in:\n%s", p.server, out)
-	return 0
 }
 
 func killPID(t *testing.T, pid int) {

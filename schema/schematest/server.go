@@ -172,17 +172,48 @@ func kill(ctx context.Context, postmaster int) error {
 	if err := signal(postmaster, syscall.SIGSTOP); err != nil {
 		return err
 	}
-	out, err := exec.CommandContext(ctx, "ps", "-A", "-o", "ppid=,pid=").Output()
+	sessions, err := children(ctx, postmaster)
 	err = errors.Join(err, signal(postmaster, syscall.SIGKILL))
-	for line := range strings.Lines(string(out)) {
-		var parent, child int
-		if _, scanErr := fmt.Sscan(line, &parent, &child); scanErr == nil && parent == postmaster {
-			if killErr := signal(child, syscall.SIGKILL); !errors.Is(killErr, os.ErrProcessDone) {
-				err = errors.Join(err, killErr)
-			}
+	for _, pid := range sessions {
+		if killErr := signal(pid, syscall.SIGKILL); !errors.Is(killErr, os.ErrProcessDone) {
+			err = errors.Join(err, killErr)
 		}
 	}
 	return err
+}
+
+// children lists a process's children, from /proc where there is one, because ps is not on every Linux.
+func children(ctx context.Context, parent int) (pids []int, err error) {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return nil, err
+	}
+	if len(stats) == 0 {
+		out, err := exec.CommandContext(ctx, "ps", "-A", "-o", "ppid=,pid=").Output()
+		for line := range strings.Lines(string(out)) {
+			var ppid, pid int
+			if _, scanErr := fmt.Sscan(line, &ppid, &pid); scanErr == nil && ppid == parent {
+				pids = append(pids, pid)
+			}
+		}
+		return pids, err
+	}
+	for _, path := range stats {
+		stat, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended since
+		}
+		// 4711 (its name) S 4700 …: number, name, state, parent; the name may hold anything.
+		var pid, ppid int
+		var state string
+		text := string(stat)
+		_, pidErr := fmt.Sscan(text, &pid)
+		_, restErr := fmt.Sscan(text[strings.LastIndexByte(text, ')')+1:], &state, &ppid)
+		if pidErr == nil && restErr == nil && ppid == parent {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
 }
 
 func signal(pid int, sig syscall.Signal) error {
