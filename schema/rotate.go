@@ -71,7 +71,7 @@ func (v *Vault) beginRotation(ctx context.Context) (newest int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
+	defer tx.Rollback()
 
 	// Locked, so that of two rotations that begin at once the second finds what the first has made. NO KEY: others may
 	// go on referring to these rows.
@@ -200,7 +200,7 @@ func (v *Vault) rewrapBatch(ctx context.Context, t rotatedTable, newest int, wra
 	if err != nil {
 		return 0, "", err
 	}
-	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
+	defer tx.Rollback()
 
 	rows, err := tx.QueryContext(ctx, t.lock, newest, from, rotationBatch)
 	if err != nil {

@@ -93,10 +93,10 @@ func (Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + mask + `"`), n
 // MarshalText is ••••, for YAML and whatever else asks for text.
 func (Secret) MarshalText() ([]byte, error) { return []byte(mask), nil }
 
-// setSecretSQL stores value $6 of the secret named $1, sealed under wrapping key $5, beside the one before it, and deletes
+// putVersionSQL stores value $6 of the secret named $1, sealed under wrapping key $5, beside the one before it, and deletes
 // the one before that. It answers with the version, or with nothing: when the fingerprint $2 is already the current one,
 // or $5 no longer the newest wrapping key.
-const setSecretSQL = `
+const putVersionSQL = `
 WITH head AS (
     INSERT INTO secrets AS s (name, version, fingerprint, updated_at, updated_by)
     SELECT $1, 1, $2, $3::timestamptz, $4 WHERE $5 = (SELECT max(id) FROM wrapping_keys)
@@ -138,7 +138,7 @@ func (v *Vault) SetSecret(ctx context.Context, q Querier, name, value, by string
 		if err != nil {
 			return Secret{}, fmt.Errorf("set secret %s: %w", name, unavailable(err))
 		}
-		err = q.QueryRowContext(ctx, setSecretSQL, name, secret.Fingerprint, v.clock(), by, id, sealed).Scan(&secret.Version)
+		err = q.QueryRowContext(ctx, putVersionSQL, name, secret.Fingerprint, v.clock(), by, id, sealed).Scan(&secret.Version)
 		if err == nil {
 			v.ForgetSecret(name)
 			return secret, nil

@@ -138,7 +138,7 @@ func TestSecretShowsAsDots(t *testing.T) {
 	secret := readSecret(t, v, "key")
 	type holder struct {
 		Open   schema.Secret
-		hidden schema.Secret //nolint:unused // fmt reads it
+		hidden schema.Secret // fmt reads it
 	}
 	shown := map[string]string{}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t", "%U"} {

@@ -151,7 +151,7 @@ func (t *Tokens) Create(ctx context.Context, request TokenRequest) (token string
 	}
 	row := t.db.QueryRowContext(ctx, `
 INSERT INTO api_tokens (hash, name, role, created_at, created_by, expires_at) VALUES ($1, $2, $3, $4, $5, $6)
-RETURNING `+tokenColumns, hashToken(token), request.Name, request.Role, now, request.CreatedBy, request.ExpiresAt)
+RETURNING `+publicColumns, hashToken(token), request.Name, request.Role, now, request.CreatedBy, request.ExpiresAt)
 	info, err = scanToken(row)
 	var refusal *pq.Error
 	if errors.As(err, &refusal) && refusal.Constraint == "api_tokens_live_name" {
@@ -176,7 +176,7 @@ func hashToken(token string) []byte {
 	return sum[:]
 }
 
-const tokenColumns = `id, name, role, created_at, created_by, expires_at, revoked_at, revoked_by, last_used_at`
+const publicColumns = `id, name, role, created_at, created_by, expires_at, revoked_at, revoked_by, last_used_at`
 
 func scanToken(row interface{ Scan(dest ...any) error }) (Token, error) {
 	var t Token
@@ -236,7 +236,7 @@ WITH used AS (
     WHERE hash = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)
       AND (last_used_at IS NULL OR last_used_at < date_trunc('minute', $2::timestamptz))
 )
-SELECT ` + tokenColumns + ` FROM api_tokens WHERE hash = $1`
+SELECT ` + publicColumns + ` FROM api_tokens WHERE hash = $1`
 
 // Authenticate returns what is known of a token that was presented, or an error that wraps [ErrUnauthenticated] when it
 // must be refused. A revocation elsewhere is honoured within [TokenFreshness], an expiry at once.
@@ -287,7 +287,7 @@ func (t *Tokens) Revoke(ctx context.Context, name, by string) error {
 
 // List returns all tokens, revoked ones included, oldest first.
 func (t *Tokens) List(ctx context.Context) ([]Token, error) {
-	rows, err := t.db.QueryContext(ctx, `SELECT `+tokenColumns+` FROM api_tokens ORDER BY id`)
+	rows, err := t.db.QueryContext(ctx, `SELECT `+publicColumns+` FROM api_tokens ORDER BY id`)
 	if err != nil {
 		return nil, fmt.Errorf("tokens: %w", unavailable(err))
 	}

@@ -152,7 +152,7 @@ func (v *Vault) makeKeys(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
+	defer tx.Rollback()
 
 	if made, err := v.addWrappingKey(ctx, tx, 1); err != nil || !made {
 		return err // not made: another process got here first and has made them all
