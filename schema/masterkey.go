@@ -140,7 +140,7 @@ func MasterKeyFromEnvironment(lookup func(string) (string, bool)) (MasterKey, bo
 // LoadMasterKey reads a key file, in the form that [ParseMasterKey] reads. A file that is absent, unreadable or malformed
 // is [ErrMasterKey].
 func LoadMasterKey(path string) (MasterKey, error) {
-	text, err := os.ReadFile(path) //nolint:gosec // the operator names his own key file
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return MasterKey{}, fmt.Errorf("%w: %w", ErrMasterKey, err)
 	}
@@ -186,7 +186,7 @@ func createMasterKey(path string) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(draft.Name()) //nolint:errcheck // the link below is what stays
+	defer os.Remove(draft.Name())
 	_, err = fmt.Fprintf(draft, "# The master key of this ledger. Without it, personal data in the database cannot be read. Back it up apart from the database.\n%s\n",
 		base64.StdEncoding.EncodeToString(key))
 	if err = errors.Join(err, draft.Sync(), draft.Close()); err != nil {
@@ -196,7 +196,7 @@ func createMasterKey(path string) error {
 	if err := os.Link(draft.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	folder, err := os.Open(dir) //nolint:gosec // the folder of the operator's own key file
+	folder, err := os.Open(dir)
 	if err != nil {
 		return err
 	}

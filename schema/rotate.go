@@ -34,7 +34,7 @@ func (v *Vault) Rotate(ctx context.Context, progress func(Rotation)) error {
 	}
 	newest, err := v.beginRotation(ctx)
 	if err != nil {
-		return fmt.Errorf("begin rotation: %w", err)
+		return fmt.Errorf("begin rotation: %w", unavailable(err))
 	}
 	// If the process stops from here on, everything can be read, through the old wrapping keys or the new one, and the
 	// next run goes on with the same new one.
@@ -42,14 +42,14 @@ func (v *Vault) Rotate(ctx context.Context, progress func(Rotation)) error {
 	for _, t := range rotated {
 		var n int
 		if err := v.db.QueryRowContext(ctx, t.count, newest).Scan(&n); err != nil {
-			return fmt.Errorf("rotate: %w", err)
+			return fmt.Errorf("rotate: %w", unavailable(err))
 		}
 		state.Total += n
 	}
 	for {
 		for _, t := range rotated {
 			if err := v.rewrapAll(ctx, t, newest, &state, progress); err != nil {
-				return fmt.Errorf("rotate: %w", err)
+				return fmt.Errorf("rotate: %w", unavailable(err))
 			}
 		}
 		// A process that began a statement before the new wrapping key was there may have used an old one since. The
@@ -57,7 +57,7 @@ func (v *Vault) Rotate(ctx context.Context, progress func(Rotation)) error {
 		_, err := v.db.ExecContext(ctx, `DELETE FROM wrapping_keys WHERE id < $1`, newest)
 		if !violatesForeignKey(err) {
 			if err != nil {
-				return fmt.Errorf("end rotation: %w", err)
+				return fmt.Errorf("end rotation: %w", unavailable(err))
 			}
 			return v.loadWrappingKeys(ctx)
 		}
@@ -71,7 +71,7 @@ func (v *Vault) beginRotation(ctx context.Context) (newest int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
+	defer tx.Rollback()
 
 	// Locked, so that of two rotations that begin at once the second finds what the first has made. NO KEY: others may
 	// go on referring to these rows.
@@ -200,7 +200,7 @@ func (v *Vault) rewrapBatch(ctx context.Context, t rotatedTable, newest int, wra
 	if err != nil {
 		return 0, "", err
 	}
-	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
+	defer tx.Rollback()
 
 	rows, err := tx.QueryContext(ctx, t.lock, newest, from, rotationBatch)
 	if err != nil {

@@ -45,13 +45,12 @@ type Secret struct {
 	Version     int    // counts the values the name has had, from 1
 	Fingerprint string // 16 hexadecimal digits: a keyed hash of name and value
 
-	values *secretValues // behind a pointer: fmt prints an address where it is not allowed to call String
+	values func() (current, previous string) // a function, because fmt walks into anything else that it may not call String on
 }
 
-type secretValues struct {
-	current, previous string
-	hasPrevious       bool
-	readAt            time.Time
+// newSecretValues holds the values of a secret; an empty string is none.
+func newSecretValues(current, previous string) func() (string, string) {
+	return func() (string, string) { return current, previous }
 }
 
 // Reveal returns the current value.
@@ -59,7 +58,8 @@ func (s Secret) Reveal() string {
 	if s.values == nil {
 		return ""
 	}
-	return s.values.current
+	current, _ := s.values()
+	return current
 }
 
 // RevealPrevious returns the value before the current one, which stays valid beside it until the overlap is ended
@@ -68,7 +68,14 @@ func (s Secret) RevealPrevious() (string, bool) {
 	if s.values == nil {
 		return "", false
 	}
-	return s.values.previous, s.values.hasPrevious
+	_, previous := s.values()
+	return previous, previous != ""
+}
+
+// cachedSecret is a secret as read at some time.
+type cachedSecret struct {
+	secret Secret
+	readAt time.Time
 }
 
 // String is ••••.
@@ -86,10 +93,10 @@ func (Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + mask + `"`), n
 // MarshalText is ••••, for YAML and whatever else asks for text.
 func (Secret) MarshalText() ([]byte, error) { return []byte(mask), nil }
 
-// setSecretSQL stores value $6 of the secret named $1, sealed under wrapping key $5, beside the one before it, and deletes
+// putVersionSQL stores value $6 of the secret named $1, sealed under wrapping key $5, beside the one before it, and deletes
 // the one before that. It answers with the version, or with nothing: when the fingerprint $2 is already the current one,
 // or $5 no longer the newest wrapping key.
-const setSecretSQL = `
+const putVersionSQL = `
 WITH head AS (
     INSERT INTO secrets AS s (name, version, fingerprint, updated_at, updated_by)
     SELECT $1, 1, $2, $3::timestamptz, $4 WHERE $5 = (SELECT max(id) FROM wrapping_keys)
@@ -123,24 +130,24 @@ func (v *Vault) SetSecret(ctx context.Context, q Querier, name, value, by string
 	secret := Secret{
 		Name:        name,
 		Fingerprint: hex.EncodeToString(hash(v.fingerprint, name, value)[:8]),
-		values:      &secretValues{current: value},
+		values:      newSecretValues(value, ""),
 	}
 	for range keyAttempts {
 		id, wrapping := v.newestWrappingKey()
 		sealed, err := wrapping.Encrypt([]byte(value), secretName(name))
 		if err != nil {
-			return Secret{}, fmt.Errorf("set secret %s: %w", name, err)
+			return Secret{}, fmt.Errorf("set secret %s: %w", name, unavailable(err))
 		}
-		err = q.QueryRowContext(ctx, setSecretSQL, name, secret.Fingerprint, v.clock(), by, id, sealed).Scan(&secret.Version)
+		err = q.QueryRowContext(ctx, putVersionSQL, name, secret.Fingerprint, v.clock(), by, id, sealed).Scan(&secret.Version)
 		if err == nil {
 			v.ForgetSecret(name)
 			return secret, nil
 		}
 		if !errors.Is(err, sql.ErrNoRows) {
-			return Secret{}, fmt.Errorf("set secret %s: %w", name, err)
+			return Secret{}, fmt.Errorf("set secret %s: %w", name, unavailable(err))
 		}
 		if err := v.loadWrappingKeys(ctx); err != nil {
-			return Secret{}, fmt.Errorf("set secret %s: %w", name, err)
+			return Secret{}, fmt.Errorf("set secret %s: %w", name, unavailable(err))
 		}
 		if newest, _ := v.newestWrappingKey(); newest != id {
 			continue
@@ -150,7 +157,7 @@ func (v *Vault) SetSecret(ctx context.Context, q Querier, name, value, by string
 			return secret, nil
 		}
 		if !errors.Is(err, sql.ErrNoRows) { // no rows: changed again in between, so set it after all
-			return Secret{}, fmt.Errorf("set secret %s: %w", name, err)
+			return Secret{}, fmt.Errorf("set secret %s: %w", name, unavailable(err))
 		}
 	}
 	return Secret{}, fmt.Errorf("set secret %s: somebody else keeps changing it: try again", name)
@@ -162,15 +169,14 @@ func secretName(name string) []byte { return []byte("secret\x00" + name) }
 // Secret returns a named secret, as it was at most [SecretFreshness] ago. A name that is not set is [ErrNoSecret].
 func (v *Vault) Secret(ctx context.Context, name string) (Secret, error) {
 	now := v.clock()
-	if secret, ok := v.secrets.Get(name); ok && now.Sub(secret.values.readAt) < SecretFreshness {
-		return secret, nil
+	if cached, ok := v.secrets.Get(name); ok && now.Sub(cached.readAt) < SecretFreshness {
+		return cached.secret, nil
 	}
 	secret, err := v.readSecret(ctx, name)
 	if err != nil {
-		return Secret{}, fmt.Errorf("secret %s: %w", name, err)
+		return Secret{}, fmt.Errorf("secret %s: %w", name, unavailable(err))
 	}
-	secret.values.readAt = now // the time before reading: what is set from now on is newer
-	v.secrets.Add(name, secret)
+	v.secrets.Add(name, cachedSecret{secret, now}) // the time before reading: what is set from now on is newer
 	return secret, nil
 }
 
@@ -186,7 +192,8 @@ FROM secrets s JOIN secret_versions v USING (name) WHERE s.name = $1`, name)
 		return Secret{}, err
 	}
 	defer rows.Close()
-	secret := Secret{Name: name, values: &secretValues{}}
+	secret := Secret{Name: name}
+	var current, previous string
 	var versions []version
 	for rows.Next() {
 		var got version
@@ -208,14 +215,15 @@ FROM secrets s JOIN secret_versions v USING (name) WHERE s.name = $1`, name)
 			return Secret{}, ErrTampered
 		}
 		if got.number == secret.Version {
-			secret.values.current = string(value)
+			current = string(value)
 		} else {
-			secret.values.previous, secret.values.hasPrevious = string(value), true
+			previous = string(value)
 		}
 	}
-	if secret.values.current == "" {
+	if current == "" {
 		return Secret{}, fmt.Errorf("%w: run dispatch-ledger secret set %s", ErrNoSecret, name)
 	}
+	secret.values = newSecretValues(current, previous)
 	return secret, nil
 }
 
@@ -237,7 +245,7 @@ func (v *Vault) DeleteSecret(ctx context.Context, q Querier, name string) (bool,
 func (v *Vault) deleteSecret(ctx context.Context, q Querier, name, statement string) (bool, error) {
 	result, err := q.ExecContext(ctx, statement, name)
 	if err != nil {
-		return false, fmt.Errorf("delete secret %s: %w", name, err)
+		return false, fmt.Errorf("delete secret %s: %w", name, unavailable(err))
 	}
 	v.ForgetSecret(name)
 	n, err := result.RowsAffected()
@@ -260,14 +268,14 @@ func (v *Vault) Secrets(ctx context.Context) ([]SecretInfo, error) {
 SELECT name, version, fingerprint, EXISTS (SELECT FROM secret_versions v WHERE v.name = s.name AND v.version < s.version), updated_at, updated_by
 FROM secrets s ORDER BY name`)
 	if err != nil {
-		return nil, fmt.Errorf("secrets: %w", err)
+		return nil, fmt.Errorf("secrets: %w", unavailable(err))
 	}
 	defer rows.Close()
 	var all []SecretInfo
 	for rows.Next() {
 		var s SecretInfo
 		if err := rows.Scan(&s.Name, &s.Version, &s.Fingerprint, &s.Overlap, &s.UpdatedAt, &s.UpdatedBy); err != nil {
-			return nil, fmt.Errorf("secrets: %w", err)
+			return nil, fmt.Errorf("secrets: %w", unavailable(err))
 		}
 		s.UpdatedAt = s.UpdatedAt.UTC()
 		all = append(all, s)

@@ -147,18 +147,18 @@ func (t *Tokens) Create(ctx context.Context, request TokenRequest) (token string
 		return "", Token{}, fmt.Errorf("%w: it would be expired from the start", ErrInvalidToken)
 	}
 	if token, err = newToken(); err != nil {
-		return "", Token{}, fmt.Errorf("create token: %w", err)
+		return "", Token{}, fmt.Errorf("create token: %w", unavailable(err))
 	}
 	row := t.db.QueryRowContext(ctx, `
 INSERT INTO api_tokens (hash, name, role, created_at, created_by, expires_at) VALUES ($1, $2, $3, $4, $5, $6)
-RETURNING `+tokenColumns, hashToken(token), request.Name, request.Role, now, request.CreatedBy, request.ExpiresAt)
+RETURNING `+publicColumns, hashToken(token), request.Name, request.Role, now, request.CreatedBy, request.ExpiresAt)
 	info, err = scanToken(row)
 	var refusal *pq.Error
 	if errors.As(err, &refusal) && refusal.Constraint == "api_tokens_live_name" {
 		return "", Token{}, fmt.Errorf("%w: %s: revoke it or choose another name", ErrTokenExists, request.Name)
 	}
 	if err != nil {
-		return "", Token{}, fmt.Errorf("create token: %w", err)
+		return "", Token{}, fmt.Errorf("create token: %w", unavailable(err))
 	}
 	return token, info, nil
 }
@@ -176,7 +176,7 @@ func hashToken(token string) []byte {
 	return sum[:]
 }
 
-const tokenColumns = `id, name, role, created_at, created_by, expires_at, revoked_at, revoked_by, last_used_at`
+const publicColumns = `id, name, role, created_at, created_by, expires_at, revoked_at, revoked_by, last_used_at`
 
 func scanToken(row interface{ Scan(dest ...any) error }) (Token, error) {
 	var t Token
@@ -203,7 +203,7 @@ func (t *Tokens) Bootstrap(ctx context.Context, given string) (token string, cre
 	token = given
 	if token == "" {
 		if token, err = newToken(); err != nil {
-			return "", false, fmt.Errorf("bootstrap token: %w", err)
+			return "", false, fmt.Errorf("bootstrap token: %w", unavailable(err))
 		}
 	}
 	// Two processes may both find the table empty; the index api_tokens_one_bootstrap lets one of them in.
@@ -212,7 +212,7 @@ INSERT INTO api_tokens (hash, name, role, bootstrap, created_at, created_by)
 SELECT $1, $2, $3, true, $4, $2 WHERE NOT EXISTS (SELECT FROM api_tokens)
 ON CONFLICT DO NOTHING`, hashToken(token), bootstrapName, RoleAdmin, t.clock().UTC())
 	if err != nil {
-		return "", false, fmt.Errorf("bootstrap token: %w", err)
+		return "", false, fmt.Errorf("bootstrap token: %w", unavailable(err))
 	}
 	if n, err := result.RowsAffected(); err != nil || n == 0 {
 		return "", false, err
@@ -224,7 +224,7 @@ ON CONFLICT DO NOTHING`, hashToken(token), bootstrapName, RoleAdmin, t.clock().U
 func (t *Tokens) Any(ctx context.Context) (bool, error) {
 	var any bool
 	if err := t.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM api_tokens)`).Scan(&any); err != nil {
-		return false, fmt.Errorf("tokens: %w", err)
+		return false, fmt.Errorf("tokens: %w", unavailable(err))
 	}
 	return any, nil
 }
@@ -236,7 +236,7 @@ WITH used AS (
     WHERE hash = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)
       AND (last_used_at IS NULL OR last_used_at < date_trunc('minute', $2::timestamptz))
 )
-SELECT ` + tokenColumns + ` FROM api_tokens WHERE hash = $1`
+SELECT ` + publicColumns + ` FROM api_tokens WHERE hash = $1`
 
 // Authenticate returns what is known of a token that was presented, or an error that wraps [ErrUnauthenticated] when it
 // must be refused. A revocation elsewhere is honoured within [TokenFreshness], an expiry at once.
@@ -253,7 +253,7 @@ func (t *Tokens) Authenticate(ctx context.Context, presented string) (Token, err
 			return Token{}, ErrUnknownToken
 		}
 		if err != nil {
-			return Token{}, fmt.Errorf("authenticate: %w", err)
+			return Token{}, fmt.Errorf("authenticate: %w", unavailable(err))
 		}
 		cached = cachedToken{token: token, readAt: now}
 		t.cache.Add(hash, cached)
@@ -279,7 +279,7 @@ func (t *Tokens) Revoke(ctx context.Context, name, by string) error {
 		return fmt.Errorf("%w: no live token is named %s", ErrUnknownToken, name)
 	}
 	if err != nil {
-		return fmt.Errorf("revoke token %s: %w", name, err)
+		return fmt.Errorf("revoke token %s: %w", name, unavailable(err))
 	}
 	t.revoked.Store(tokenHash(hash), struct{}{})
 	return nil
@@ -287,16 +287,16 @@ func (t *Tokens) Revoke(ctx context.Context, name, by string) error {
 
 // List returns all tokens, revoked ones included, oldest first.
 func (t *Tokens) List(ctx context.Context) ([]Token, error) {
-	rows, err := t.db.QueryContext(ctx, `SELECT `+tokenColumns+` FROM api_tokens ORDER BY id`)
+	rows, err := t.db.QueryContext(ctx, `SELECT `+publicColumns+` FROM api_tokens ORDER BY id`)
 	if err != nil {
-		return nil, fmt.Errorf("tokens: %w", err)
+		return nil, fmt.Errorf("tokens: %w", unavailable(err))
 	}
 	defer rows.Close()
 	var all []Token
 	for rows.Next() {
 		token, err := scanToken(rows)
 		if err != nil {
-			return nil, fmt.Errorf("tokens: %w", err)
+			return nil, fmt.Errorf("tokens: %w", unavailable(err))
 		}
 		all = append(all, token)
 	}

@@ -83,7 +83,7 @@ type Vault struct {
 	newest   int               // guarded by mu; the one that wraps what is new
 
 	keys    *lru.Cache[uuid.UUID, subjectKey]
-	secrets *lru.Cache[string, Secret]
+	secrets *lru.Cache[string, cachedSecret]
 }
 
 // subjectKey is one person's key as read at some time, or the news that there is none any more.
@@ -102,11 +102,14 @@ func OpenVault(ctx context.Context, db *sql.DB, master MasterKey, clock func() t
 	if v.keys, err = lru.New[uuid.UUID, subjectKey](keysCached); err != nil {
 		return nil, err
 	}
-	if v.secrets, err = lru.New[string, Secret](secretsCached); err != nil {
+	if v.secrets, err = lru.New[string, cachedSecret](secretsCached); err != nil {
 		return nil, err
 	}
-	if err := v.open(ctx); err != nil {
+	switch err := v.open(ctx); {
+	case errors.Is(err, ErrMasterKey): // even where a key management service timed out: the database is well
 		return nil, fmt.Errorf("open vault: %w", err)
+	case err != nil:
+		return nil, fmt.Errorf("open vault: %w", unavailable(err))
 	}
 	return v, nil
 }
@@ -149,7 +152,7 @@ func (v *Vault) makeKeys(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
+	defer tx.Rollback()
 
 	if made, err := v.addWrappingKey(ctx, tx, 1); err != nil || !made {
 		return err // not made: another process got here first and has made them all
@@ -331,7 +334,7 @@ func (v *Vault) Sealer(ctx context.Context, subjects []uuid.UUID) (Sealer, error
 	// Sorted, so that two batches which make the same keys wait for each other and never in a circle.
 	for batch := range slices.Chunk(slices.SortedFunc(maps.Keys(missing), compareUUID), keysPerQuery) {
 		if err := v.ensure(ctx, batch, keys); err != nil {
-			return Sealer{}, fmt.Errorf("subject keys: %w", err)
+			return Sealer{}, fmt.Errorf("subject keys: %w", unavailable(err))
 		}
 	}
 	return Sealer{keys: keys}, nil
@@ -475,7 +478,7 @@ func (v *Vault) Opener(ctx context.Context, subjects []uuid.UUID) (Opener, error
 			err = v.read(ctx, rows, func(subject uuid.UUID, key subjectKey) { keys[subject] = key })
 		}
 		if err != nil {
-			return Opener{}, fmt.Errorf("subject keys: %w", err)
+			return Opener{}, fmt.Errorf("subject keys: %w", unavailable(err))
 		}
 	}
 	return Opener{keys: keys}, nil
@@ -550,6 +553,9 @@ func bind(subject uuid.UUID, associatedData []byte) []byte {
 // What is left of the key is its old row version on disk until vacuum passes, and the backups and write-ahead log of
 // before: wrapped, and beyond reading once the master key of that time is replaced ([Vault.Rotate]) and destroyed.
 func (v *Vault) Erase(ctx context.Context, tx *sql.Tx, subject uuid.UUID, by, reason string) error {
+	if subject == uuid.Nil || subject == Nobody {
+		return fmt.Errorf("%w: erase %s: this is nobody", ErrVault, subject)
+	}
 	if by == "" || reason == "" {
 		return fmt.Errorf("%w: erase %s: say who asks for it and why", ErrVault, subject)
 	}
@@ -559,7 +565,7 @@ ON CONFLICT (subject) DO UPDATE
 SET wrapping_key = NULL, wrapped = NULL, erased_at = excluded.erased_at, erased_by = excluded.erased_by, erased_reason = excluded.erased_reason
 WHERE k.erased_at IS NULL`, subject, v.clock(), by, reason)
 	if err != nil {
-		return fmt.Errorf("erase %s: %w", subject, err)
+		return fmt.Errorf("erase %s: %w", subject, unavailable(err))
 	}
 	v.keys.Remove(subject)
 	if n, err := result.RowsAffected(); err != nil || n == 1 {
@@ -584,7 +590,7 @@ func (v *Vault) Erasure(ctx context.Context, subject uuid.UUID) (Erasure, bool, 
 		return Erasure{}, false, nil
 	}
 	if err != nil {
-		return Erasure{}, false, fmt.Errorf("erasure of %s: %w", subject, err)
+		return Erasure{}, false, fmt.Errorf("erasure of %s: %w", subject, unavailable(err))
 	}
 	return e, true, nil
 }
