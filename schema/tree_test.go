@@ -299,3 +299,11 @@ func TestTile(t *testing.T) {
 		})
 	}
 }
+
+// liveEvent is one of a writer's events.
+func liveEvent(writer, call, n int) domain.Event {
+	return domain.Event{
+		ID: uuid.New(), Type: "consent.changed", Stream: fmt.Sprintf("profile-%d", writer), Actor: "test", Source: "/test",
+		Data: fmt.Appendf(nil, `{"writer":%d,"call":%d,"n":%d}`, writer, call, n),
+	}
+}
