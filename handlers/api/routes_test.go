@@ -530,7 +530,7 @@ func TestReadiness(t *testing.T) {
 	}
 	exec := func(statement string) {
 		t.Helper()
-		if _, err := h.api.DB.ExecContext(t.Context(), statement); err != nil {
+		if _, err := h.owner.ExecContext(t.Context(), statement); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -547,6 +547,11 @@ func TestReadiness(t *testing.T) {
 		t.Errorf("the other projections = %+v", rest)
 	}
 	exec(`UPDATE subscriptions SET state = 'running'`)
+	exec(`REVOKE SELECT ON goose_db_version FROM ledger_service`)
+	if got := get(http.StatusServiceUnavailable); got.Checks["migrations"] != "could not be asked; the log says why" || !strings.Contains(h.log.String(), "permission denied") {
+		t.Errorf("what only the operator may know = %+v, log %s", got, h.log)
+	}
+	exec(`GRANT SELECT ON goose_db_version TO ledger_service`)
 	exec(`DELETE FROM goose_db_version WHERE version_id = (SELECT max(version_id) FROM goose_db_version)`)
 	if got := get(http.StatusServiceUnavailable); !strings.Contains(got.Checks["migrations"], "run 'dispatch-ledger migrate'") {
 		t.Errorf("with a migration to come = %+v", got)
