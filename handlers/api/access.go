@@ -59,6 +59,9 @@ var access = map[string]rule{
 	"list-events":   only(operator, compliance, privacy),
 	"get-event":     only(operator, compliance, privacy),
 
+	"get-checkpoint": only(operator, compliance, privacy, analyst), // a root and a size: no event
+	"get-proof":      only(operator, compliance, privacy),
+
 	"list-targets":         only(operator, compliance, analyst),
 	"get-target":           only(operator, compliance, analyst),
 	"list-target-versions": only(operator, compliance, analyst),

@@ -22,6 +22,8 @@ var routes = map[string]struct {
 	"accept-events":        {"POST /v1/events", "eoa"},
 	"list-events":          {"GET /v1/events", "ocpa"},
 	"get-event":            {"GET /v1/events/{position}", "ocpa"},
+	"get-checkpoint":       {"GET /v1/checkpoint", "ocpna"},
+	"get-proof":            {"GET /v1/events/{position}/proof", "ocpa"},
 	"list-targets":         {"GET /v1/targets", "ocna"},
 	"get-target":           {"GET /v1/targets/{handle}", "ocna"},
 	"put-target":           {"PUT /v1/targets/{handle}", "oa"},

@@ -102,6 +102,7 @@ func newAPI(c Config) (*api, error) {
 	}
 	a.huma = humago.New(a.mux, describe(c.Version))
 	a.eventRoutes()
+	a.proofRoutes()
 	a.targetRoutes()
 	a.consentRoutes()
 	a.deliveryRoutes()

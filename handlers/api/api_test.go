@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"crypto/rand"
+	"database/sql"
 	"encoding/base64"
 	"encoding/json"
 	"io"
@@ -52,7 +53,8 @@ func (c *clock) move(d time.Duration) {
 // house is an API over a ledger of its own, with a token for each role.
 type house struct {
 	t        testing.TB
-	api      *api
+	api      *api    // as the service's role
+	owner    *sql.DB // for what only the operator does to a database
 	handler  http.Handler
 	clock    *clock
 	log      *logBuffer
@@ -85,12 +87,17 @@ func newHouse(t testing.TB, change ...func(*Config)) *house {
 
 func newHouseOn(t testing.TB, databaseURL string, change ...func(*Config)) *house {
 	t.Helper()
-	db, err := schema.Connect(databaseURL, schema.Options{Paths: projections.Paths("", definitions...)})
+	db, err := schema.Connect(databaseURL, schema.Options{Role: "ledger_service", Paths: projections.Paths("", definitions...)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	h := &house{t: t, clock: &clock{at: time.Date(2026, 11, 24, 9, 0, 0, 0, time.UTC)}, log: &logBuffer{}, registry: prometheus.NewRegistry(), tokens: map[schema.Role]string{}}
+	owner, err := schema.Connect(databaseURL, schema.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = owner.Close() })
+	h := &house{t: t, owner: owner, clock: &clock{at: time.Date(2026, 11, 24, 9, 0, 0, 0, time.UTC)}, log: &logBuffer{}, registry: prometheus.NewRegistry(), tokens: map[schema.Role]string{}}
 	if _, err := projections.NewEngine(db, "", nil, definitions...).Install(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -62,9 +63,9 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
 	defer cancel()
 	checks := append([]Check{
-		{"database", func(ctx context.Context) error { _, err := schema.Head(ctx, a.DB); return err }},
-		{"migrations", func(ctx context.Context) error { return schema.Migrated(ctx, a.DB) }},
-		{"readers", a.readersRun},
+		{"database", func(ctx context.Context) error { _, err := schema.Head(ctx, a.DB); return a.veil(ctx, err) }},
+		{"migrations", func(ctx context.Context) error { return a.veil(ctx, schema.Migrated(ctx, a.DB)) }},
+		{"readers", func(ctx context.Context) error { return a.veil(ctx, a.readersRun(ctx)) }},
 	}, a.Checks...)
 	results := make([]error, len(checks))
 	var wg sync.WaitGroup
@@ -75,18 +76,26 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 	answer := readiness{Status: ready, Checks: map[string]string{}}
 	for i, c := range checks {
 		answer.Checks[c.Name] = "ok"
-		switch err := results[i]; {
-		case err == nil:
-		case schema.Transient(err):
-			answer.Status, answer.Checks[c.Name] = notReady, schema.ErrUnavailable.Error()
-		default:
+		if err := results[i]; err != nil {
 			answer.Status, answer.Checks[c.Name] = notReady, err.Error()
-		}
-		if results[i] != nil {
-			a.Log.WarnContext(r.Context(), "not ready", slog.String("check", c.Name), slog.Any("error", results[i]))
 		}
 	}
 	writeReadiness(w, answer)
+}
+
+// errParked is a reader that stopped at an event it cannot handle.
+var errParked = errors.New("is parked")
+
+// veil shows what is meant for everybody, and logs the rest: what the database says is for the operator.
+func (a *api) veil(ctx context.Context, err error) error {
+	if err == nil || errors.Is(err, schema.ErrNotMigrated) || errors.Is(err, errParked) {
+		return err
+	}
+	a.Log.WarnContext(ctx, "readiness could not be asked", slog.Any("error", err))
+	if schema.Transient(err) {
+		return schema.ErrUnavailable
+	}
+	return errors.New("could not be asked; the log says why")
 }
 
 func writeReadiness(w http.ResponseWriter, answer readiness) {
@@ -110,7 +119,7 @@ func (a *api) readersRun(ctx context.Context) error {
 			if s.ErrorPosition != nil {
 				at = *s.ErrorPosition
 			}
-			return fmt.Errorf("%s %s is parked at event %d; GET /v1/projections says why", s.Kind, s.Name, at)
+			return fmt.Errorf("%s %s %w at event %d; GET /v1/projections says why", s.Kind, s.Name, errParked, at)
 		}
 	}
 	return nil

@@ -65,6 +65,7 @@ var problems = []kind{
 	{err: intake.ErrInternalType, status: http.StatusUnprocessableEntity, name: "internal-event-type", title: "The event type is recorded by the ledger itself", next: "Send one of the accepted types; docs/events.md lists them."},
 	{err: intake.ErrUnknownType, status: http.StatusUnprocessableEntity, name: "unknown-event-type", title: "Unknown event type", next: "Send one of the accepted types; docs/events.md lists them."},
 	{err: domain.ErrInvalid, status: http.StatusUnprocessableEntity, name: "invalid", title: "The request is not valid", next: "Correct what errors points at and send it again; nothing was recorded."},
+	{err: schema.ErrTreeBehind, status: http.StatusNotFound, name: "not-covered-yet", title: "No checkpoint covers the event yet", next: "Try again after Retry-After; a checkpoint is signed every few seconds."},
 	{err: schema.ErrNotFound, status: http.StatusNotFound, name: "not-found", title: "Not found", next: "Check the name or id."},
 	{err: schema.ErrBusy, status: http.StatusServiceUnavailable, name: "busy", title: "The ledger is busy", next: "Send the same request again after Retry-After: a repeat is recognised."},
 	{err: schema.ErrClosed, status: http.StatusServiceUnavailable, name: "shutting-down", title: "The service is shutting down", next: "Send the same request again after Retry-After: a repeat is recognised."},
@@ -152,10 +153,10 @@ func (k kind) problem(err error) *Problem {
 	if k.detail {
 		p.Detail = err.Error()
 	}
-	switch k.status {
-	case http.StatusServiceUnavailable:
+	switch {
+	case k.status == http.StatusServiceUnavailable || errors.Is(k.err, schema.ErrTreeBehind):
 		p.header.Set("Retry-After", strconv.Itoa(retryAfter))
-	case http.StatusUnauthorized:
+	case k.status == http.StatusUnauthorized:
 		p.header.Set("WWW-Authenticate", `Bearer realm="dispatch-ledger"`)
 	}
 	p.Errors = fields(err)

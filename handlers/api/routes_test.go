@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -13,8 +14,10 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/domain/evidence"
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
+	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
 
 const targetBody = `{"name":"Klaviyo: Reward","platform":"klaviyo","url":"https://a.klaviyo.com/api/events",
@@ -527,7 +530,7 @@ func TestReadiness(t *testing.T) {
 	}
 	exec := func(statement string) {
 		t.Helper()
-		if _, err := h.api.DB.ExecContext(t.Context(), statement); err != nil {
+		if _, err := h.owner.ExecContext(t.Context(), statement); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -544,6 +547,11 @@ func TestReadiness(t *testing.T) {
 		t.Errorf("the other projections = %+v", rest)
 	}
 	exec(`UPDATE subscriptions SET state = 'running'`)
+	exec(`REVOKE SELECT ON goose_db_version FROM ledger_service`)
+	if got := get(http.StatusServiceUnavailable); got.Checks["migrations"] != "could not be asked; the log says why" || !strings.Contains(h.log.String(), "permission denied") {
+		t.Errorf("what only the operator may know = %+v, log %s", got, h.log)
+	}
+	exec(`GRANT SELECT ON goose_db_version TO ledger_service`)
 	exec(`DELETE FROM goose_db_version WHERE version_id = (SELECT max(version_id) FROM goose_db_version)`)
 	if got := get(http.StatusServiceUnavailable); !strings.Contains(got.Checks["migrations"], "run 'dispatch-ledger migrate'") {
 		t.Errorf("with a migration to come = %+v", got)
@@ -552,4 +560,71 @@ func TestReadiness(t *testing.T) {
 	if got := get(http.StatusServiceUnavailable); !strings.Contains(got.Checks["migrations"], "later") {
 		t.Errorf("with a later program's migrations = %+v", got)
 	}
+}
+
+func TestAnEventIsProven(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	ctx, db := t.Context(), h.api.DB
+	problem(t, h.call("compliance", "GET", "/v1/checkpoint", ""), http.StatusNotFound, "not-found")
+	for _, handle := range []string{"a", "b", "c"} {
+		h.call("operator", "PUT", "/v1/targets/"+handle, targetBody)
+	}
+	early := h.call("compliance", "GET", "/v1/events/2/proof", "")
+	problem(t, early, http.StatusNotFound, "not-covered-yet")
+	if early.Header().Get("Retry-After") == "" {
+		t.Error("not covered yet, and not said when")
+	}
+
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	if failure, err := schema.Attempt(ctx, tx, schema.Slice{From: 0, To: 3}, schema.GrowTree); err != nil || failure != nil {
+		t.Fatal(err, failure)
+	}
+	if _, err := tx.ExecContext(ctx, `INSERT INTO subscriptions (name, position) VALUES ($1, 3)`, schema.TreeSubscription.Name); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	origin, err := schema.Origin(ctx, db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := h.api.Vault.SigningKeys(ctx, origin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (&schema.Checkpointer{DB: db, Origin: origin, Keys: keys, Clock: h.clock.now}).Sign(ctx); err != nil {
+		t.Fatal(err)
+	}
+
+	w := h.call("compliance", "GET", "/v1/events/2/proof", "")
+	if w.Code != http.StatusOK || w.Header().Get("Content-Type") != "text/plain; charset=utf-8" {
+		t.Fatalf("proof = %d %s %s", w.Code, w.Header().Get("Content-Type"), w.Body)
+	}
+	var proof evidence.Proof
+	if err := proof.UnmarshalText(w.Body.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	event := want[Event](t, h.call("compliance", "GET", "/v1/events/2", ""), http.StatusOK)
+	leaf, err := hex.DecodeString(event.Leaf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, err := schema.PublicSigningKeys(ctx, db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := proof.Verify([32]byte(leaf), known); err != nil {
+		t.Errorf("the proof does not verify: %v", err)
+	}
+	checkpoint := h.call("analyst", "GET", "/v1/checkpoint", "")
+	if c, _, err := evidence.OpenCheckpoint(checkpoint.Body.Bytes(), known); err != nil || c.Size != 3 {
+		t.Errorf("checkpoint = %s, %v", checkpoint.Body, err)
+	}
+	problem(t, h.call("compliance", "GET", "/v1/events/9/proof", ""), http.StatusNotFound, "not-found")
 }

@@ -33,7 +33,11 @@ const consentData = `{"profile_id":"` + jane + `","changes":[{"channel":"email",
 // service is a ledger of its own with an intake before it.
 func service(t *testing.T) *intake.Service {
 	t.Helper()
-	db := schematest.Open(t)
+	db, err := schema.Connect(schematest.Open(t).URL, schema.Options{Role: "ledger_service"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
 	clock := func() time.Time { return now }
 	key := make([]byte, 32)
 	rand.Read(key)
@@ -41,11 +45,11 @@ func service(t *testing.T) *intake.Service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	vault, err := schema.OpenVault(t.Context(), db.DB, master, clock)
+	vault, err := schema.OpenVault(t.Context(), db, master, clock)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ledger := schema.OpenLedger(db.DB, slog.New(slog.DiscardHandler), nil)
+	ledger := schema.OpenLedger(db, slog.New(slog.DiscardHandler), nil)
 	t.Cleanup(ledger.Close)
 	return &intake.Service{Ledger: ledger, Vault: vault, Clock: clock}
 }

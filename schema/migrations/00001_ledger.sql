@@ -282,6 +282,7 @@ SELECT ensure_partitions(1);
 GRANT SELECT ON events, slice, ledger_settings, partitions TO ledger_service, ledger_reader;
 GRANT SELECT, INSERT, UPDATE, DELETE ON subscriptions, fences, projections, leases TO ledger_service;
 GRANT SELECT ON subscriptions, projections TO ledger_reader;
+GRANT SELECT ON goose_db_version TO ledger_service; -- to tell whether it runs on the tables that it was written for
 
 -- +goose Down
 DROP VIEW slice;
