@@ -16,8 +16,8 @@ import (
 type Target struct {
 	Handle      string            `json:"handle" yaml:"handle" doc:"what a reaction references; 1 to 128 letters, digits, '.', '_' and '-'"`
 	Name        string            `json:"name" yaml:"name" doc:"for people"`
-	Description string            `json:"description,omitempty" yaml:"description,omitempty"`
-	Notes       string            `json:"notes,omitempty" yaml:"notes,omitempty"`
+	Description string            `json:"description,omitempty" yaml:"description,omitempty" doc:"what it is for"`
+	Notes       string            `json:"notes,omitempty" yaml:"notes,omitempty" doc:"for whoever works on it"`
 	Platform    string            `json:"platform" yaml:"platform" doc:"klaviyo, sfmc, braze, dotdigital, yotpo or webhook: whose dialect the endpoint speaks"`
 	Method      string            `json:"method,omitempty" yaml:"method,omitempty" doc:"POST (the default), PUT or PATCH"`
 	URL         string            `json:"url" yaml:"url" doc:"http or https; a template"`
@@ -27,8 +27,8 @@ type Target struct {
 	Condition   json.RawMessage   `json:"condition,omitempty" yaml:"-" doc:"JSON Logic over the context; the delivery is withheld unless it is true"`
 	Consent     *ConsentRule      `json:"consent,omitempty" yaml:"consent,omitempty" doc:"what is asked of the person's consent; absent asks nothing"`
 	Unresolved  string            `json:"unresolved,omitempty" yaml:"unresolved,omitempty" doc:"a variable that the context lacks: error, warn (the default) or ignore"`
-	Retry       Retry             `json:"retry,omitzero" yaml:"retry,omitempty"`
-	Limits      Limits            `json:"limits,omitzero" yaml:"limits,omitempty"`
+	Retry       Retry             `json:"retry,omitzero" yaml:"retry,omitempty" doc:"max_attempts, timeout, base, max: how often and how patiently an attempt is repeated"`
+	Limits      Limits            `json:"limits,omitzero" yaml:"limits,omitempty" doc:"rate (50/s) and concurrency"`
 }
 
 // Retry says how often and how patiently an attempt is repeated.

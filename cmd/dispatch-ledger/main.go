@@ -88,7 +88,7 @@ func newRoot(env environ) *cobra.Command {
 		newServe(s), newDemo(s),
 		newRender(s), newLint(s), newTargets(s), newFire(s), newConsent(s), newAudit(s),
 		newRebuild(s), newVerify(s), newProjections(s), newCheckpoint(s), newEvidence(s),
-		newToken(s), newSecret(s), newMigrate(s), newSimulate(s), newBench(s), newVersion(s),
+		newToken(s), newSecret(s), newMigrate(s), newSimulate(s), newBench(s), newVersion(s), newDocs(s),
 	)
 	wrapUsage(root)
 	return root
