@@ -59,6 +59,9 @@ func (s *Server) initialise(ctx context.Context) error {
 	if err := os.Rename(unfinished, h.data()); err != nil {
 		return err
 	}
+	if s.cfg.Volatile {
+		return nil
+	}
 	return syncDir(h.dir)
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -77,6 +78,9 @@ type Server struct {
 	mu   sync.Mutex // guards proc
 	proc *process   // the current postmaster
 }
+
+// portAttemptsMax is how many free ports are tried before a start is given up.
+const portAttemptsMax = 5
 
 // stopGrace is how long an aborted server may take to end before it is killed.
 const stopGrace = 5 * time.Second
@@ -154,15 +158,21 @@ func (s *Server) start(ctx context.Context) error {
 	if err := s.initialise(ctx); err != nil {
 		return err
 	}
-	var err error
-	if s.address, err = s.home.newAddress(); err != nil {
-		return err
-	}
 	if err := s.configure(); err != nil {
 		return err
 	}
-	if s.proc, err = s.launch(ctx); err != nil {
-		return err
+	for attempt := 1; ; attempt++ {
+		var err error
+		if s.address, err = s.home.newAddress(); err != nil {
+			return err
+		}
+		if s.proc, err = s.launch(ctx); err == nil {
+			break
+		}
+		// Between our finding a free port and the server's taking it, somebody else may have.
+		if attempt == portAttemptsMax || !strings.Contains(err.Error(), "could not bind") {
+			return err
+		}
 	}
 	if err := s.ensureDatabase(ctx); err != nil {
 		s.proc.kill()

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -33,7 +34,43 @@ func TestMain(m *testing.M) {
 		<-s.Done()
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if pristineDir != "" {
+		_ = os.RemoveAll(pristineDir)
+	}
+	os.Exit(code)
+}
+
+// pristine is a data directory whose cluster was made once, by its first caller, and never used.
+var (
+	pristine = sync.OnceValues(func() (_ string, err error) {
+		if pristineDir, err = os.MkdirTemp("", "local-pristine"); err != nil {
+			return "", err
+		}
+		if err := os.Chmod(pristineDir, 0o711); err != nil {
+			return "", err
+		}
+		s, err := Start(context.Background(), Config{DataDir: pristineDir, Volatile: true, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			return "", err
+		}
+		return pristineDir, s.Stop(context.Background())
+	})
+	pristineDir string // removed by TestMain
+)
+
+// dataDir is a data directory with a cluster, for tests that are not about making one. A copy costs a tenth of initdb.
+func dataDir(t *testing.T) string {
+	t.Helper()
+	from, err := pristine()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := tempDir(t)
+	if out, err := exec.CommandContext(t.Context(), "cp", "-a", filepath.Join(from, "postgres"), dir).CombinedOutput(); err != nil {
+		t.Fatalf("cp: %v: %s", err, out)
+	}
+	return dir
 }
 
 func TestStart(t *testing.T) {
@@ -77,7 +114,7 @@ func TestStart(t *testing.T) {
 
 func TestDataDirectoryInUse(t *testing.T) {
 	t.Parallel()
-	cfg := Config{DataDir: tempDir(t), Volatile: true}
+	cfg := Config{DataDir: dataDir(t), Volatile: true}
 	start(t, cfg)
 	_, err := Start(t.Context(), cfg)
 	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "process "+strconv.Itoa(os.Getpid())) {
@@ -111,7 +148,7 @@ func TestDeaths(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cfg := Config{DataDir: tempDir(t), Volatile: true}
+			cfg := Config{DataDir: dataDir(t), Volatile: true}
 			s := start(t, cfg)
 			exec1(t, s, `CREATE TABLE kept AS SELECT 1 AS n`)
 			stop(t, s)
@@ -135,7 +172,7 @@ func TestServerDiesUnderParent(t *testing.T) {
 	t.Parallel()
 	t.Run("supervised, it runs again under the same URL", func(t *testing.T) {
 		t.Parallel()
-		s := start(t, Config{DataDir: tempDir(t), Volatile: true})
+		s := start(t, Config{DataDir: dataDir(t), Volatile: true})
 		exec1(t, s, `CREATE TABLE kept AS SELECT 1 AS n`)
 		for range 2 {
 			before := s.PID()
@@ -149,7 +186,7 @@ func TestServerDiesUnderParent(t *testing.T) {
 	})
 	t.Run("unsupervised, it is done and can be started", func(t *testing.T) {
 		t.Parallel()
-		cfg := Config{DataDir: tempDir(t), Volatile: true, Unsupervised: true}
+		cfg := Config{DataDir: dataDir(t), Volatile: true, Unsupervised: true}
 		s := start(t, cfg)
 		killPID(t, s.PID())
 		<-s.Done()
@@ -159,7 +196,7 @@ func TestServerDiesUnderParent(t *testing.T) {
 	})
 	t.Run("with its cluster gone, it is tried until Stop", func(t *testing.T) {
 		t.Parallel()
-		s := start(t, Config{DataDir: tempDir(t), Volatile: true})
+		s := start(t, Config{DataDir: dataDir(t), Volatile: true})
 		if err := os.RemoveAll(s.home.data()); err != nil {
 			t.Fatal(err)
 		}
@@ -171,7 +208,7 @@ func TestServerDiesUnderParent(t *testing.T) {
 // A number in postmaster.pid may belong to somebody else by now.
 func TestStalePIDFile(t *testing.T) {
 	t.Parallel()
-	cfg := Config{DataDir: tempDir(t), Volatile: true}
+	cfg := Config{DataDir: dataDir(t), Volatile: true}
 	s := start(t, cfg)
 	stop(t, s)
 
@@ -224,7 +261,7 @@ func TestHalfMadeCluster(t *testing.T) {
 
 func TestBrokenCluster(t *testing.T) {
 	t.Parallel()
-	cfg := Config{DataDir: tempDir(t), Volatile: true}
+	cfg := Config{DataDir: dataDir(t), Volatile: true}
 	s := start(t, cfg)
 	stop(t, s)
 	if err := os.Remove(filepath.Join(s.home.data(), "global", "pg_control")); err != nil {
@@ -241,7 +278,7 @@ func TestBrokenCluster(t *testing.T) {
 
 func TestStopOutOfTime(t *testing.T) {
 	t.Parallel()
-	cfg := Config{DataDir: tempDir(t), Volatile: true}
+	cfg := Config{DataDir: dataDir(t), Volatile: true}
 	s := start(t, cfg)
 	exec1(t, s, `CREATE TABLE kept AS SELECT 1 AS n`)
 	late, cancel := context.WithCancel(t.Context())
@@ -256,7 +293,7 @@ func TestStopOutOfTime(t *testing.T) {
 
 func TestOtherRolesGiveAPassword(t *testing.T) {
 	t.Parallel()
-	s := start(t, Config{DataDir: tempDir(t), Volatile: true})
+	s := start(t, Config{DataDir: dataDir(t), Volatile: true})
 	exec1(t, s, `CREATE ROLE analyst LOGIN PASSWORD 'right'`)
 	for password, want := range map[string]bool{"right": true, "wrong": false} {
 		u, err := url.Parse(s.URL())
@@ -273,7 +310,7 @@ func TestOtherRolesGiveAPassword(t *testing.T) {
 func TestSettings(t *testing.T) {
 	t.Parallel()
 	values := map[string]string{"dispatch.plain": "a", "dispatch.quotes": `it's "so"`, "dispatch.backslash": `a\b\n`, "fsync": "on"}
-	s := start(t, Config{DataDir: tempDir(t), Volatile: true, Settings: values})
+	s := start(t, Config{DataDir: dataDir(t), Volatile: true, Settings: values})
 	for name, want := range values {
 		if got := query[string](t, s, `SELECT current_setting($1)`, name); got != want {
 			t.Errorf("setting %s = %q, want %q", name, got, want)

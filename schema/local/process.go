@@ -16,8 +16,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/lib/pq"
 )
 
 // pollInterval is the wait between two looks at a server that starts or ends.
@@ -98,23 +96,12 @@ func (s *Server) launchOnce(ctx context.Context) (*process, error) {
 	return p, nil
 }
 
-// ready waits until the server accepts connections. It has no deadline of its own: recovery takes as long as it takes,
-// and a server that cannot start ends.
+// ready waits until the server says that it is, in its postmaster.pid, and then asks it. It does not knock before: a
+// connection to a free loopback port may connect to itself and so keep the server from the port. It has no deadline of
+// its own: recovery takes as long as it takes, and a server that cannot start ends.
 func (s *Server) ready(ctx context.Context, p *process) (err error) {
-	db, err := sql.Open("postgres", s.address.url("postgres"))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	for {
-		err := db.PingContext(ctx)
-		if err == nil {
-			return nil
-		}
-		// Every answer but "starting up" is final; no answer is not.
-		if refusal, ok := errors.AsType[*pq.Error](err); ok && refusal.Code != "57P03" {
-			return err
-		}
+	pidFile := filepath.Join(s.home.data(), "postmaster.pid")
+	for !saysReady(pidFile, p.pid()) {
 		select {
 		case <-p.exited:
 			return errors.New("it ended with " + p.state())
@@ -123,6 +110,19 @@ func (s *Server) ready(ctx context.Context, p *process) (err error) {
 		case <-time.After(pollInterval):
 		}
 	}
+	db, err := sql.Open("postgres", s.address.url("postgres"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	return db.PingContext(ctx)
+}
+
+// saysReady reads postmaster.pid as pg_ctl does: the first line is the process, the eighth its state.
+func saysReady(pidFile string, pid int) bool {
+	text, err := os.ReadFile(pidFile)
+	lines := strings.Split(string(text), "\n")
+	return err == nil && len(lines) >= 8 && lines[0] == strconv.Itoa(pid) && strings.TrimSpace(lines[7]) == "ready"
 }
 
 // leash starts a small process that interrupts the server when we die, however we die: then the pipe that we hold
