@@ -3,6 +3,7 @@ package schema
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
+	"unsafe"
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
@@ -62,7 +64,8 @@ const (
 	maxBatch   = 512     // events that share a group commit
 	maxCall    = 2000    // events in one call of append()
 	queueDepth = 8192    // requests that may wait
-	appenders  = 2       // connections that append; while one waits for the disk, the other encodes
+	appenders  = 1       // connections that append; a second one only splits the batches
+	flushDepth = 64      // batches that may wait for the disk
 )
 
 // Appended says where an event stands.
@@ -82,9 +85,11 @@ type Ledger struct {
 	log      *slog.Logger
 	bell     *bell
 	requests chan *request
+	settled  chan settled
 	closing  chan struct{}
 	closed   sync.Once
-	workers  sync.WaitGroup
+	workers  sync.WaitGroup // appenders
+	flushing sync.WaitGroup
 	metrics  ledgerMetrics
 }
 
@@ -108,6 +113,12 @@ type answer struct {
 	err      error
 }
 
+// settled is a batch that is committed and may not be on disk yet.
+type settled struct {
+	batch   []*request
+	answers []answer
+}
+
 // OpenLedger starts appending through db. Metrics are registered with reg unless it is nil.
 func OpenLedger(db *sql.DB, log *slog.Logger, reg prometheus.Registerer) *Ledger {
 	if log == nil {
@@ -115,7 +126,7 @@ func OpenLedger(db *sql.DB, log *slog.Logger, reg prometheus.Registerer) *Ledger
 	}
 	l := &Ledger{
 		db: db, log: log, bell: newBell(),
-		requests: make(chan *request, queueDepth), closing: make(chan struct{}),
+		requests: make(chan *request, queueDepth), settled: make(chan settled, flushDepth), closing: make(chan struct{}),
 		metrics: ledgerMetrics{
 			events:  prometheus.NewCounter(prometheus.CounterOpts{Name: "ledger_events_appended_total", Help: "Events appended by this process."}),
 			batches: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "ledger_append_batch_events", Help: "Events that shared a commit.", Buckets: prometheus.ExponentialBuckets(1, 2, 11)}),
@@ -127,16 +138,20 @@ func OpenLedger(db *sql.DB, log *slog.Logger, reg prometheus.Registerer) *Ledger
 		reg.MustRegister(l.metrics.events, l.metrics.batches, l.metrics.seconds, l.metrics.busy)
 	}
 	for range appenders {
-		l.workers.Add(1)
-		go l.appender()
+		l.workers.Go(l.appender)
 	}
+	l.flushing.Go(l.flusher)
 	return l
 }
 
 // Close lets what was accepted finish and refuses what comes after with ErrClosed.
 func (l *Ledger) Close() {
-	l.closed.Do(func() { close(l.closing) })
-	l.workers.Wait()
+	l.closed.Do(func() {
+		close(l.closing)
+		l.workers.Wait()
+		close(l.settled)
+	})
+	l.flushing.Wait()
 }
 
 // DB is the pool that the ledger works on.
@@ -308,8 +323,7 @@ func digests(events []*domain.Event) [][]byte {
 
 // appender commits what waits, batch after batch, on a connection of its own.
 func (l *Ledger) appender() {
-	defer l.workers.Done()
-	var a appendConn
+	a := preparedConn{statement: appendCall, settings: "SET lock_timeout = '10s'; SET synchronous_commit = off"}
 	defer a.close()
 	var deferred []*request
 	for {
@@ -376,7 +390,11 @@ func (l *Ledger) gather(deferred []*request) (batch, rest []*request) {
 
 // commit appends a batch in one call. When the call as a whole is refused for a reason that lies in one of the
 // requests, each is tried alone, so that it fails none but itself.
-func (l *Ledger) commit(a *appendConn, batch []*request) {
+//
+// The commit does not wait for the disk, so the ledger's lock is not held while somebody else could be numbering. The
+// flusher waits, and no caller is answered before. Whoever reads the events meanwhile and commits something that
+// follows from them flushes them along: the write-ahead log is flushed in order.
+func (l *Ledger) commit(a *preparedConn, batch []*request) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	start := time.Now()
@@ -388,56 +406,105 @@ func (l *Ledger) commit(a *appendConn, batch []*request) {
 		return
 	}
 	if err != nil {
-		for _, r := range batch {
-			r.done <- answer{err: fmt.Errorf("append: %w", unavailable(err))}
-		}
+		refuse(batch, err)
 		return
 	}
 	l.metrics.seconds.Observe(time.Since(start).Seconds())
 	l.bell.ring()
-	for i, r := range batch {
-		r.done <- answers[i]
+	l.settled <- settled{batch, answers}
+}
+
+func refuse(batch []*request, err error) {
+	for _, r := range batch {
+		r.done <- answer{err: fmt.Errorf("append: %w", unavailable(err))}
 	}
 }
 
-// appendConn is a connection with the call prepared on it, made anew after it broke.
-type appendConn struct {
-	conn *sql.Conn
-	stmt *sql.Stmt
+// flusher waits for the disk, once for all batches that were committed meanwhile, and answers their callers.
+func (l *Ledger) flusher() {
+	f := preparedConn{statement: flushCall, settings: "SET synchronous_commit = on"}
+	defer f.close()
+	for first := range l.settled {
+		waiting := []settled{first}
+		for more := true; more; {
+			select {
+			case s, ok := <-l.settled:
+				if more = ok; ok {
+					waiting = append(waiting, s)
+				}
+			default:
+				more = false
+			}
+		}
+		err := l.flush(&f)
+		for _, s := range waiting {
+			if err != nil {
+				refuse(s.batch, err)
+				continue
+			}
+			for i, r := range s.batch {
+				r.done <- s.answers[i]
+			}
+		}
+	}
 }
 
-func (a *appendConn) close() {
+// flushCall writes a record to the write-ahead log, so that its commit has something to wait for: itself, and so
+// everything before it.
+const flushCall = `SELECT pg_logical_emit_message(true, 'dispatch-ledger', '')`
+
+func (l *Ledger) flush(f *preparedConn) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := f.open(ctx, l.db); err != nil {
+		return err
+	}
+	if _, err := f.stmt.ExecContext(ctx); err != nil {
+		f.close()
+		return err
+	}
+	return nil
+}
+
+// preparedConn is a connection with one statement prepared on it, made anew after it broke.
+type preparedConn struct {
+	statement string
+	settings  string // of the session, before anything else
+	conn      *sql.Conn
+	stmt      *sql.Stmt
+}
+
+func (a *preparedConn) close() {
 	if a.stmt != nil {
 		a.stmt.Close() //nolint:errcheck,gosec // the connection goes with it
 	}
 	if a.conn != nil {
-		a.conn.Close() //nolint:errcheck,gosec // back to the pool, which notices a broken one
+		// What was set on it must not travel back into the pool.
+		a.conn.Raw(func(any) error { return driver.ErrBadConn }) //nolint:errcheck,gosec // which is how a connection is thrown away
+		a.conn.Close()                                           //nolint:errcheck,gosec // it is gone
 	}
-	*a = appendConn{}
+	a.conn, a.stmt = nil, nil
 }
 
-func (a *appendConn) open(ctx context.Context, db *sql.DB) error {
+func (a *preparedConn) open(ctx context.Context, db *sql.DB) (err error) {
 	if a.stmt != nil {
 		return nil
 	}
-	conn, err := db.Conn(ctx)
-	if err != nil {
+	if a.conn, err = db.Conn(ctx); err != nil {
 		return err
 	}
-	a.conn = conn
-	// Nobody may hold the ledger's lock for long; a caller hears that the ledger is busy instead of waiting for ever.
-	if _, err := conn.ExecContext(ctx, "SET lock_timeout = '10s'"); err != nil {
+	if _, err := a.conn.ExecContext(ctx, a.settings); err != nil {
 		a.close()
 		return err
 	}
-	if a.stmt, err = conn.PrepareContext(ctx, appendCall); err != nil {
+	if a.stmt, err = a.conn.PrepareContext(ctx, a.statement); err != nil {
 		a.close()
 		return err
 	}
 	return nil
 }
 
-func (l *Ledger) callOn(ctx context.Context, a *appendConn, batch []*request) ([]answer, error) {
+func (l *Ledger) callOn(ctx context.Context, a *preparedConn, batch []*request) ([]answer, error) {
 	if err := a.open(ctx, l.db); err != nil {
 		return nil, err
 	}
@@ -548,6 +615,16 @@ func (a *answer) refuse(index int, e *domain.Event, err error) {
 
 func appendArgs(batch []*request, todo []item) []any {
 	var a [19]array
+	sizes := 0
+	for _, it := range todo {
+		e := batch[it.request].events[it.event]
+		sizes += len(e.Data) + len(e.Data)/8 + 8
+	}
+	for i := range a {
+		a[i].grow(40 * len(todo)) // a UUID and its comma
+	}
+	a[16].grow(sizes)
+	a[18].grow(72 * len(todo))
 	ranks := make(map[string]int64, len(todo))
 	for _, it := range todo {
 		r := batch[it.request]
@@ -573,7 +650,7 @@ func appendArgs(batch []*request, todo []item) []any {
 		a[13].quoted(e.Source)
 		a[14].uuid(e.CorrelationID)
 		a[15].uuid(e.CausationID)
-		a[16].quoted(string(e.Data))
+		a[16].quoted(unsafe.String(unsafe.SliceData(e.Data), len(e.Data))) //nolint:gosec // read at once, kept by nobody
 		a[17].bytes(e.Sealed)
 		a[18].bytes(r.digests[it.event])
 	}
