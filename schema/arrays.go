@@ -2,7 +2,6 @@ package schema
 
 import (
 	"encoding/hex"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,9 +13,6 @@ import (
 // array builds the text form of a PostgreSQL array. lib/pq's own goes through reflection and one allocation an
 // element, which is a fifth of an append.
 type array struct{ b []byte }
-
-// grow makes room for what is coming, in bytes.
-func (a *array) grow(n int) { a.b = slices.Grow(a.b, n) }
 
 func (a *array) next() {
 	if len(a.b) == 0 {
@@ -103,11 +99,11 @@ func (a *array) bytes(v []byte) {
 	a.b = append(a.b, '"')
 }
 
-// String closes the array and gives it away: nothing may be added after.
+// String closes the array. It is good until the array is written again.
 func (a *array) String() string {
 	if len(a.b) == 0 {
 		return "{}"
 	}
 	a.b = append(a.b, '}')
-	return unsafe.String(unsafe.SliceData(a.b), len(a.b)) //nolint:gosec // the bytes are never written again
+	return unsafe.String(unsafe.SliceData(a.b), len(a.b)) //nolint:gosec // a copy of each batch would be a tenth of an append
 }

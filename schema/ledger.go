@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -301,10 +302,13 @@ func checkEvent(e *domain.Event) error {
 	case len(e.Data)+len(e.Sealed) > MaxEvent:
 		return fmt.Errorf("%w: %d bytes; an event is at most %d", ErrTooLarge, len(e.Data)+len(e.Sealed), MaxEvent)
 	}
-	for _, s := range []string{e.Type, e.Stream, e.Channel, e.Purpose, e.State, e.Target, e.Actor, e.Source, string(e.Data)} {
+	for _, s := range [...]string{e.Type, e.Stream, e.Channel, e.Purpose, e.State, e.Target, e.Actor, e.Source} {
 		if !utf8.ValidString(s) || strings.IndexByte(s, 0) >= 0 {
 			return domain.Invalid("", "holds bytes that are not UTF-8 text")
 		}
+	}
+	if !utf8.Valid(e.Data) || bytes.IndexByte(e.Data, 0) >= 0 {
+		return domain.Invalid("", "holds bytes that are not UTF-8 text")
 	}
 	return nil
 }
@@ -568,7 +572,9 @@ func (l *Ledger) call(ctx context.Context, query func(string, ...any) (*sql.Rows
 
 // round calls append() once. added is the number of events appended: all of todo, or none.
 func round(query func(string, ...any) (*sql.Rows, error), batch []*request, todo []item, answers []answer) (added int, err error) {
-	rows, err := query(appendCall, appendArgs(batch, todo)...)
+	buffers := callBuffers.Get().(*callArrays)
+	rows, err := query(appendCall, buffers.fill(batch, todo)...)
+	callBuffers.Put(buffers) // lib/pq has copied and sent them
 	if err != nil {
 		return 0, err
 	}
@@ -613,18 +619,15 @@ func (a *answer) refuse(index int, e *domain.Event, err error) {
 	}
 }
 
-func appendArgs(batch []*request, todo []item) []any {
-	var a [19]array
-	sizes := 0
-	for _, it := range todo {
-		e := batch[it.request].events[it.event]
-		sizes += len(e.Data) + len(e.Data)/8 + 8
-	}
+// callArrays are the arguments of append(), built in buffers that are used again.
+type callArrays [19]array
+
+var callBuffers = sync.Pool{New: func() any { return new(callArrays) }}
+
+func (a *callArrays) fill(batch []*request, todo []item) []any {
 	for i := range a {
-		a[i].grow(40 * len(todo)) // a UUID and its comma
+		a[i].b = a[i].b[:0]
 	}
-	a[16].grow(sizes)
-	a[18].grow(72 * len(todo))
 	ranks := make(map[string]int64, len(todo))
 	for _, it := range todo {
 		r := batch[it.request]
