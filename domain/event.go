@@ -346,7 +346,13 @@ func locate(err error, raw []byte, t reflect.Type) error {
 		if json.Unmarshal(value, into.Interface()) == nil {
 			continue
 		}
-		return Invalid("/"+name, "is not %s", describeType(into.Interface()))
+		if what := describeType(into.Interface()); what != "" {
+			return Invalid("/"+name, "is not %s", what)
+		}
+		if f.Type.Kind() == reflect.Struct {
+			return within("/"+name, locate(Invalid("", "is not of the shape that this field has"), value, f.Type))
+		}
+		return Invalid("/"+name, "is not of the shape that this field has")
 	}
 	return err
 }
@@ -357,8 +363,12 @@ func describeType(pointer any) string {
 		return "a time as in RFC 3339, such as 2026-11-23T04:05:06Z"
 	case *uuid.UUID:
 		return "a UUID"
+	case *Duration:
+		return "a duration such as 500ms, 10s or 2h"
+	case *Rate:
+		return "a rate such as 50/s, 750/m or 1000/h"
 	}
-	return "of the shape that this field has"
+	return ""
 }
 
 // InvalidError says what is wrong with a value from outside, and where. It wraps ErrMalformed.

@@ -25,7 +25,7 @@ type CompiledTarget struct {
 	Target
 	body, url *twig.Template
 	headers   []compiledHeader
-	condition any // nil: none
+	condition json.RawMessage // nil: none
 }
 
 type compiledHeader struct {
@@ -71,9 +71,7 @@ func CompileTarget(t Target) (*CompiledTarget, error) {
 		if !jsonlogic.IsValid(bytes.NewReader(t.Condition)) {
 			return nil, Invalid("/condition", "is not JSON Logic; it looks like {\"===\": [{\"var\": \"profile.tier_handle\"}, \"gold\"]}")
 		}
-		if err := json.Unmarshal(t.Condition, &c.condition); err != nil {
-			return nil, Invalid("/condition", "is not JSON")
-		}
+		c.condition = t.Condition
 	}
 	return c, nil
 }
@@ -138,11 +136,12 @@ func (c *CompiledTarget) Holds(context []byte) (bool, error) {
 	if c.condition == nil {
 		return true, nil
 	}
-	var data any
-	if err := json.Unmarshal(context, &data); err != nil {
-		return false, &RenderError{Reason: "condition_error", Part: "condition", Message: "the context is not JSON"}
+	var answer bytes.Buffer
+	var got any
+	err := jsonlogic.Apply(bytes.NewReader(c.condition), bytes.NewReader(context), &answer)
+	if err == nil {
+		err = json.Unmarshal(answer.Bytes(), &got)
 	}
-	got, err := jsonlogic.ApplyInterface(c.condition, data)
 	if err != nil {
 		return false, &RenderError{Reason: "condition_error", Part: "condition", Message: "it cannot be evaluated on this context"}
 	}

@@ -158,12 +158,12 @@ func (t Target) Validate() error {
 	return nil
 }
 
-// hasHTTPScheme looks at the part of a URL template that must not come from the context: who is spoken to.
+// hasHTTPScheme looks at the part of a URL template that must not come from the context: how the endpoint is spoken to.
 func hasHTTPScheme(u string) bool {
 	lower := strings.ToLower(u)
 	for _, scheme := range []string{"https://", "http://"} {
 		if rest, ok := strings.CutPrefix(lower, scheme); ok {
-			return rest != "" && !strings.ContainsAny(u, " \t\r\n") && !strings.HasPrefix(rest, "/") || strings.HasPrefix(rest, "{{")
+			return rest != "" && rest[0] != '/' && !strings.ContainsAny(u, "\t\r\n")
 		}
 	}
 	return false

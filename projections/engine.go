@@ -168,7 +168,7 @@ func AddTo(ctx context.Context, router *message.Router, topic *schema.Topic, s s
 	if err != nil {
 		return err
 	}
-	router.AddNoPublisherHandler(s.Name, schema.TopicName, sub, topic.Handler(s, handle))
+	router.AddConsumerHandler(s.Name, schema.TopicName, sub, topic.Handler(s, handle))
 	return nil
 }
 

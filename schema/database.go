@@ -124,12 +124,8 @@ func Migrate(ctx context.Context, db *sql.DB) error {
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
-	results, err := provider.Up(ctx)
-	if err != nil {
+	if _, err := provider.Up(ctx); err != nil {
 		return fmt.Errorf("migrate: %w", unavailable(err))
-	}
-	for _, r := range results {
-		slog.DebugContext(ctx, "migrated", slog.String("schema", name), slog.Int64("version", r.Source.Version), slog.Duration("took", r.Duration))
 	}
 	return nil
 }

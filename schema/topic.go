@@ -149,7 +149,7 @@ func (t *Topic) Subscriber(ctx context.Context, s Subscription) (message.Subscri
 	sub, err := wsql.NewSubscriber(t.db, wsql.SubscriberConfig{
 		ConsumerGroup: s.Name, AckDeadline: &deadline, ResendInterval: time.Millisecond,
 		BackoffManager: r, SchemaAdapter: r, OffsetsAdapter: r,
-	}, watermillLog{t.log.With(slog.String("subscription", s.Name))})
+	}, watermill.NewSlogLoggerWithLevelMapping(t.log.With(slog.String("subscription", s.Name)), quieter))
 	if err != nil {
 		return nil, fmt.Errorf("subscribe %s: %w", s.Name, err)
 	}
@@ -344,23 +344,6 @@ func (r *reader) anyBefore() <-chan struct{} {
 	return merged
 }
 
-// watermillLog is Watermill's logger on slog; what Watermill calls information is detail here.
-type watermillLog struct{ log *slog.Logger }
-
-func (w watermillLog) Error(msg string, err error, f watermill.LogFields) {
-	w.log.Warn(msg, append(attrs(f), slog.Any("error", err))...)
-}
-func (w watermillLog) Info(msg string, f watermill.LogFields) { w.log.Debug(msg, attrs(f)...) }
-func (w watermillLog) Debug(string, watermill.LogFields)      {}
-func (w watermillLog) Trace(string, watermill.LogFields)      {}
-func (w watermillLog) With(f watermill.LogFields) watermill.LoggerAdapter {
-	return watermillLog{w.log.With(attrs(f)...)}
-}
-
-func attrs(f watermill.LogFields) []any {
-	out := make([]any, 0, len(f))
-	for k, v := range f {
-		out = append(out, slog.Any(k, v))
-	}
-	return out
-}
+// quieter puts Watermill's levels where they belong here: what it calls an error it tries again, and what it calls
+// information is detail.
+var quieter = map[slog.Level]slog.Level{slog.LevelError: slog.LevelWarn, slog.LevelInfo: slog.LevelDebug}

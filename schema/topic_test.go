@@ -32,7 +32,7 @@ func reading(t *testing.T, l *schema.Ledger, db *schematest.DB, handlers map[str
 		if err != nil {
 			t.Fatal(err)
 		}
-		router.AddNoPublisherHandler(s.Name, schema.TopicName, sub, topic.Handler(s, handlers[s.Name]))
+		router.AddConsumerHandler(s.Name, schema.TopicName, sub, topic.Handler(s, handlers[s.Name]))
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -31,7 +31,7 @@ func TestTreeFollowsTheLedger(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	router.AddNoPublisherHandler("tree", schema.TopicName, subscriber, topic.Handler(schema.TreeSubscription, schema.GrowTree))
+	router.AddConsumerHandler("tree", schema.TopicName, subscriber, topic.Handler(schema.TreeSubscription, schema.GrowTree))
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() {

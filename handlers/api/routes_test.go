@@ -120,7 +120,7 @@ func TestTargetsThatAreRefused(t *testing.T) {
 			"a credential in plain text":        {with(`Klaviyo-API-Key {{ secret('klaviyo_private_key') }}`, "sk_live_17"), "/headers/Authorization", 0, 0},
 			"another handle than the path's":    {with(`"name"`, `"handle":"other","name"`), "/handle", 0, 0},
 			"a condition that is no JSON Logic": {with(`{">":[{"var":"reward.amount"},5]}`, `{"sparkle":1}`), "/condition", 0, 0},
-			"a timeout of no time":              {with(`"5s"`, `"soon"`), "/retry", 0, 0},
+			"a timeout of no time":              {with(`"5s"`, `"soon"`), "/retry/timeout", 0, 0},
 			"a consent rule of no channel":      {with(`"email"`, `"fax"`), "/consent/channel", 0, 0},
 			"a list":                            {`[]`, "", 0, 0},
 			"null":                              {`null`, "", 0, 0},
