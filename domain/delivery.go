@@ -193,18 +193,24 @@ var (
 	exampleTime     = time.Date(2026, 11, 23, 4, 5, 6, 0, time.UTC)
 
 	_ = declare("delivery.planned", 1, FromLedger, "The planner answers a firing: it will be sent.",
-		DeliveryPlanned{DeliveryID: exampleDelivery, Firing: exampleFiring,
+		DeliveryPlanned{
+			DeliveryID: exampleDelivery, Firing: exampleFiring,
 			Consent:    Decision{Decision: DecisionAllowed, Reason: "opted_in", Channel: Email, Purpose: Promo, Status: OptedIn, Position: 17, AsOf: 41},
 			BodySHA256: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", BodyBytes: 512, MaxAttempts: 8,
-			URL: "https://a.klaviyo.com/api/events", Body: `{"data":{}}`})
+			URL: "https://a.klaviyo.com/api/events", Body: `{"data":{}}`,
+		})
 	_ = declare("delivery.withheld", 1, FromLedger, "A firing is not sent, or not sent again, because consent, a condition or the target's state forbids it.",
-		DeliveryWithheld{DeliveryID: exampleDelivery, Firing: exampleFiring, Reason: "consent", Detail: "customer opted out of email/promo at 2026-11-23T04:05:06Z (event 17)",
-			Consent: Decision{Decision: DecisionWithheld, Reason: "opted_out", Channel: Email, Purpose: Promo, Status: OptedOut, Position: 17, AsOf: 41}})
+		DeliveryWithheld{
+			DeliveryID: exampleDelivery, Firing: exampleFiring, Reason: "consent", Detail: "customer opted out of email/promo at 2026-11-23T04:05:06Z (event 17)",
+			Consent: Decision{Decision: DecisionWithheld, Reason: "opted_out", Channel: Email, Purpose: Promo, Status: OptedOut, Position: 17, AsOf: 41},
+		})
 	_ = declare("delivery.rejected", 1, FromLedger, "A firing cannot be sent as it is: no such target, or its template fails on this context.",
 		DeliveryRejected{DeliveryID: exampleDelivery, Firing: exampleFiring, Reason: "template_error", Detail: "the body's template fails at line 3, column 18", Part: "body", Line: 3, Column: 18})
 	_ = declare("delivery.attempted", 1, FromLedger, "The dispatcher finished one request; its outcome is what the delivery is from then on.",
-		DeliveryAttempted{DeliveryID: exampleDelivery, Target: exampleFiring.Target, ProfileID: exampleFiring.ProfileID, Attempt: 1, StartedAt: exampleTime,
-			DurationMS: 12.4, Status: 202, Verdict: Accepted, Outcome: Succeeded, Address: "198.51.100.7:443", Worker: "host-1/4711"})
+		DeliveryAttempted{
+			DeliveryID: exampleDelivery, Target: exampleFiring.Target, ProfileID: exampleFiring.ProfileID, Attempt: 1, StartedAt: exampleTime,
+			DurationMS: 12.4, Status: 202, Verdict: Accepted, Outcome: Succeeded, Address: "198.51.100.7:443", Worker: "host-1/4711",
+		})
 	_ = declare("delivery.attempt_lost", 1, FromLedger, "A claim outlived its worker: whether its request left is unknown, and said so.",
 		DeliveryAttemptLost{DeliveryID: exampleDelivery, Target: exampleFiring.Target, ProfileID: exampleFiring.ProfileID, Attempt: 1, Worker: "host-1/4711", ClaimedAt: exampleTime, Outcome: Retrying})
 )

@@ -78,14 +78,22 @@ func TestParse(t *testing.T) {
 		"a field too many":          {event: "reaction.fired", data: `{"reactoin":"r"}`, want: domain.ErrMalformed, pointer: "/reactoin"},
 		"a number for a handle":     {event: "reaction.fired", data: `{"reaction":1}`, want: domain.ErrMalformed, pointer: "/reaction"},
 		"no cause":                  {event: "reaction.fired", data: `{"reaction":"r","target":"t","context":{}}`, want: domain.ErrMalformed, pointer: "/cause"},
-		"consent with a made-up channel": {event: "consent.changed", want: domain.ErrMalformed, pointer: "/changes/0/channel",
-			data: `{"profile_id":"8fc344db-713e-4590-ab26-e82d77ba3313","changes":[{"channel":"fax","purpose":"promo","status":"opted_in"}],"decided_at":"2026-11-23T04:05:06Z","decided_by":"customer"}`},
-		"a time that is none": {event: "consent.changed", want: domain.ErrMalformed, pointer: "/decided_at",
-			data: `{"profile_id":"8fc344db-713e-4590-ab26-e82d77ba3313","decided_at":"jane@example.com"}`},
-		"an id that is none": {event: "reaction.fired", want: domain.ErrMalformed, pointer: "/profile_id",
-			data: `{"reaction":"r","profile_id":"jane@example.com"}`},
-		"consent by nobody": {event: "consent.changed", want: domain.ErrMalformed, pointer: "/decided_by",
-			data: `{"profile_id":"8fc344db-713e-4590-ab26-e82d77ba3313","changes":[{"channel":"sms","purpose":"promo","status":"opted_in"}],"decided_at":"2026-11-23T04:05:06Z"}`},
+		"consent with a made-up channel": {
+			event: "consent.changed", want: domain.ErrMalformed, pointer: "/changes/0/channel",
+			data: `{"profile_id":"8fc344db-713e-4590-ab26-e82d77ba3313","changes":[{"channel":"fax","purpose":"promo","status":"opted_in"}],"decided_at":"2026-11-23T04:05:06Z","decided_by":"customer"}`,
+		},
+		"a time that is none": {
+			event: "consent.changed", want: domain.ErrMalformed, pointer: "/decided_at",
+			data: `{"profile_id":"8fc344db-713e-4590-ab26-e82d77ba3313","decided_at":"jane@example.com"}`,
+		},
+		"an id that is none": {
+			event: "reaction.fired", want: domain.ErrMalformed, pointer: "/profile_id",
+			data: `{"reaction":"r","profile_id":"jane@example.com"}`,
+		},
+		"consent by nobody": {
+			event: "consent.changed", want: domain.ErrMalformed, pointer: "/decided_by",
+			data: `{"profile_id":"8fc344db-713e-4590-ab26-e82d77ba3313","changes":[{"channel":"sms","purpose":"promo","status":"opted_in"}],"decided_at":"2026-11-23T04:05:06Z"}`,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

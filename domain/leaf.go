@@ -50,7 +50,7 @@ func DigestRedacted(e *Event, data Hash, sealed *Hash) Hash {
 		h = binary.BigEndian.AppendUint32(h, absent)
 	} else {
 		h = binary.BigEndian.AppendUint32(h, 8)
-		h = binary.BigEndian.AppendUint64(h, uint64(e.OccurredAt.UnixMicro())) //nolint:gosec // two's complement, as int8send
+		h = binary.BigEndian.AppendUint64(h, uint64(e.OccurredAt.UnixMicro()))
 	}
 	h = appendText(h, e.Actor)
 	h = appendText(h, e.Source)
@@ -95,8 +95,8 @@ func appendHash(h []byte, sum *Hash) []byte {
 func Leaf(digest Hash, position, version int64, recordedAt time.Time) Hash {
 	var b [1 + sha256.Size + 24]byte
 	copy(b[1:], digest[:])
-	binary.BigEndian.PutUint64(b[1+sha256.Size:], uint64(position))                  //nolint:gosec // positive
-	binary.BigEndian.PutUint64(b[1+sha256.Size+8:], uint64(version))                 //nolint:gosec // positive
-	binary.BigEndian.PutUint64(b[1+sha256.Size+16:], uint64(recordedAt.UnixMicro())) //nolint:gosec // two's complement, as int8send
+	binary.BigEndian.PutUint64(b[1+sha256.Size:], uint64(position))  //nolint:gosec // positive
+	binary.BigEndian.PutUint64(b[1+sha256.Size+8:], uint64(version)) //nolint:gosec // positive
+	binary.BigEndian.PutUint64(b[1+sha256.Size+16:], uint64(recordedAt.UnixMicro()))
 	return sha256.Sum256(b[:])
 }

@@ -18,11 +18,10 @@ func refuseNUL(data []byte) error {
 		return nil
 	}
 	var v any
-	if err := json.Unmarshal(data, &v); err != nil {
-		return nil // what is no JSON is refused as such
-	}
-	if pointer, found := findNUL(v); found {
-		return Invalid(pointer, "holds the character NUL")
+	if json.Unmarshal(data, &v) == nil { // what is no JSON is refused as such
+		if pointer, found := findNUL(v); found {
+			return Invalid(pointer, "holds the character NUL")
+		}
 	}
 	return nil
 }

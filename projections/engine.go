@@ -83,7 +83,7 @@ func (e *Engine) install(ctx context.Context, d Definition) (current bool, err e
 	if err != nil {
 		return false, err
 	}
-	defer tx.Rollback() //nolint:errcheck // after Commit it does nothing
+	defer tx.Rollback()
 	if _, err := tx.ExecContext(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, e.live(d)+".install"); err != nil {
 		return false, err
 	}

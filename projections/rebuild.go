@@ -39,7 +39,7 @@ func (e *Engine) Rebuild(ctx context.Context, d Definition, o RebuildOptions) er
 	if err != nil {
 		return fmt.Errorf("rebuild %s: %w", d.Name, err)
 	}
-	defer lock.Close() //nolint:errcheck // ends the session lock with it
+	defer lock.Close()
 	var mine bool
 	if err := lock.QueryRowContext(ctx, `SELECT pg_try_advisory_lock(hashtextextended($1, 0))`, e.live(d)+".rebuild").Scan(&mine); err != nil {
 		return fmt.Errorf("rebuild %s: %w", d.Name, err)
@@ -55,7 +55,7 @@ func (e *Engine) Rebuild(ctx context.Context, d Definition, o RebuildOptions) er
 	if err != nil {
 		return fmt.Errorf("rebuild %s: %w", d.Name, err)
 	}
-	start, began := time.Now(), position
+	start, began := time.Now(), position //nolint:forbidigo // measures how long it took; nothing is decided by it
 	for {
 		head, err := schema.Head(ctx, e.db)
 		if err != nil {
@@ -91,7 +91,7 @@ func (e *Engine) prepareShadow(ctx context.Context, d Definition, shadow, cursor
 	if err != nil {
 		return 0, err
 	}
-	defer tx.Rollback() //nolint:errcheck // after Commit it does nothing
+	defer tx.Rollback()
 	var digest sql.NullString
 	err = tx.QueryRowContext(ctx, `SELECT s.position, obj_description(to_regnamespace($2), 'pg_namespace')
 		FROM subscriptions s WHERE s.name = $1 AND to_regnamespace($2) IS NOT NULL`, cursor, shadow).Scan(&position, &digest)
@@ -123,7 +123,7 @@ func (e *Engine) buildSlice(ctx context.Context, d Definition, shadow, cursor st
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback() //nolint:errcheck // after Commit it does nothing
+	defer tx.Rollback()
 	failure, err := schema.Attempt(ctx, tx, s, func(ctx context.Context, tx *sql.Tx, s schema.Slice) error {
 		return e.apply(ctx, tx, shadow, d, s)
 	})
@@ -145,7 +145,7 @@ func (e *Engine) swap(ctx context.Context, d Definition, shadow, cursor string) 
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback() //nolint:errcheck // after Commit it does nothing
+	defer tx.Rollback()
 	var live, built int64
 	if err := tx.QueryRowContext(ctx, `SELECT position FROM subscriptions WHERE name = $1 FOR UPDATE`, d.SubscriptionName()).Scan(&live); err != nil {
 		return err

@@ -71,7 +71,7 @@ func (a FileAnchor) Keep(_ context.Context, _ string, signed []byte) (err error)
 
 // syncDir makes a rename durable.
 func syncDir(dir string) error {
-	d, err := os.Open(dir) //nolint:gosec // the folder that the operator named
+	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}

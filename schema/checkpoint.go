@@ -127,7 +127,7 @@ func (c *Checkpointer) sign(ctx context.Context) (last Checkpoint, signed bool, 
 	if err != nil {
 		return last, false, unavailable(err)
 	}
-	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
+	defer tx.Rollback()
 	if _, err := tx.ExecContext(ctx, `SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || '.checkpoint', 0))`); err != nil {
 		return last, false, unavailable(err)
 	}

@@ -43,21 +43,27 @@ func newDeliveryStory(t *testing.T) *deliveryStory {
 	fired := s.record(t, domain.ReactionFired{Reaction: "joined", Target: "welcome", ProfileID: s.jane, Cause: "reaction", Context: []byte(`{"name":"Jane"}`)})
 	s.append(t, 20)
 
-	firing := domain.Firing{FiringID: fired.ID, FiringPosition: fired.Position, Reaction: "joined", Cause: "reaction", Target: "welcome", TargetVersion: used.Version,
-		Platform: "webhook", ProfileID: s.jane}
+	firing := domain.Firing{
+		FiringID: fired.ID, FiringPosition: fired.Position, Reaction: "joined", Cause: "reaction", Target: "welcome", TargetVersion: used.Version,
+		Platform: "webhook", ProfileID: s.jane,
+	}
 	s.delivery = domain.DeliveryID(fired.ID, "welcome")
 	decided := s.now.Add(2 * time.Hour)
 	sum := sha256.Sum256([]byte(janesBody))
 	s.record(t, domain.DeliveryPlanned{
 		DeliveryID: s.delivery, Firing: firing, BodySHA256: hex.EncodeToString(sum[:]), BodyBytes: len(janesBody), MaxAttempts: 8,
 		URL: "https://hooks.example/in", Body: janesBody,
-		Consent: domain.Decision{Decision: domain.DecisionAllowed, Reason: "opted_in", Channel: domain.Email, Purpose: domain.Promo, Status: domain.OptedIn,
-			DecidedAt: &decided, DecidedBy: "customer", Position: 23, AsOf: fired.Position},
+		Consent: domain.Decision{
+			Decision: domain.DecisionAllowed, Reason: "opted_in", Channel: domain.Email, Purpose: domain.Promo, Status: domain.OptedIn,
+			DecidedAt: &decided, DecidedBy: "customer", Position: 23, AsOf: fired.Position,
+		},
 	})
 	s.record(t, domain.DeliveryAttempted{DeliveryID: s.delivery, Target: "welcome", ProfileID: s.jane, Attempt: 1, Status: 503, Verdict: domain.RetryLater, Outcome: domain.Retrying})
 	s.append(t, 300)
-	s.record(t, domain.DeliveryAttempted{DeliveryID: s.delivery, Target: "welcome", ProfileID: s.jane, Attempt: 2, Status: 202, Verdict: domain.Accepted, Outcome: domain.Succeeded,
-		ResponseBody: "welcome, jane@example.com"})
+	s.record(t, domain.DeliveryAttempted{
+		DeliveryID: s.delivery, Target: "welcome", ProfileID: s.jane, Attempt: 2, Status: 202, Verdict: domain.Accepted, Outcome: domain.Succeeded,
+		ResponseBody: "welcome, jane@example.com",
+	})
 	s.consent(t, domain.OptedOut, 3)
 	s.append(t, 50)
 	s.grow(t, 0)
@@ -89,8 +95,10 @@ func (s *deliveryStory) record(t *testing.T, p domain.Payload) schema.Appended {
 
 func (s *deliveryStory) consent(t *testing.T, status domain.ConsentStatus, hour int) {
 	t.Helper()
-	s.record(t, domain.ConsentChanged{ProfileID: s.jane, DecidedAt: s.now.Add(time.Duration(hour) * time.Hour), DecidedBy: "customer",
-		Changes: []domain.ConsentChange{{Channel: domain.Email, Purpose: domain.Promo, Status: status}}, Contact: &domain.Contact{Email: "jane@example.com"}})
+	s.record(t, domain.ConsentChanged{
+		ProfileID: s.jane, DecidedAt: s.now.Add(time.Duration(hour) * time.Hour), DecidedBy: "customer",
+		Changes: []domain.ConsentChange{{Channel: domain.Email, Purpose: domain.Promo, Status: status}}, Contact: &domain.Contact{Email: "jane@example.com"},
+	})
 }
 
 func (s *deliveryStory) collect(t *testing.T, o schema.EvidenceOptions) evidence.Bundle {
@@ -133,8 +141,10 @@ func TestEvidence(t *testing.T) {
 	for _, e := range r.Events {
 		parts = append(parts, e.Part+" "+e.Type)
 	}
-	want := []string{"consent consent.changed", "consent consent.changed", "target target.changed", "firing reaction.fired",
-		"delivery delivery.planned", "delivery delivery.attempted", "delivery delivery.attempted", "consent consent.changed"}
+	want := []string{
+		"consent consent.changed", "consent consent.changed", "target target.changed", "firing reaction.fired",
+		"delivery delivery.planned", "delivery delivery.attempted", "delivery delivery.attempted", "consent consent.changed",
+	}
 	if !slices.Equal(parts, want) {
 		t.Errorf("events = %q, want %q", parts, want)
 	}

@@ -215,7 +215,7 @@ func (l *Ledger) appendLarge(ctx context.Context, r *request) (appended []Append
 	if err != nil {
 		return nil, fmt.Errorf("append: %w", unavailable(err))
 	}
-	defer tx.Rollback() //nolint:errcheck // after Commit it does nothing; before, the error at hand matters
+	defer tx.Rollback()
 	appended, err = l.appendChunks(ctx, tx, r)
 	if err != nil {
 		return nil, err
@@ -401,7 +401,7 @@ func (l *Ledger) gather(deferred []*request) (batch, rest []*request) {
 func (l *Ledger) commit(a *preparedConn, batch []*request) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	start := time.Now()
+	start := time.Now() //nolint:forbidigo // measures how long it took; nothing is decided by it
 	answers, err := l.callOn(ctx, a, batch)
 	if err != nil && !Transient(err) && len(batch) > 1 {
 		for _, r := range batch {

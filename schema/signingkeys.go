@@ -120,7 +120,7 @@ func (v *Vault) RetireSigningKey(ctx context.Context, public string) error {
 	if err != nil {
 		return fmt.Errorf("retire signing key: %w", unavailable(err))
 	}
-	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
+	defer tx.Rollback()
 	rows, err := tx.QueryContext(ctx, `SELECT id FROM signing_keys WHERE starts_with(id, $1 || '+') AND wrapped IS NOT NULL ORDER BY id FOR UPDATE`, verifier.Name())
 	if err != nil {
 		return fmt.Errorf("retire signing key: %w", unavailable(err))

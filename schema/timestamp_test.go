@@ -66,8 +66,10 @@ func newAuthority(t *testing.T, now time.Time) *authority {
 	if a.key, err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
 		t.Fatal(err)
 	}
-	a.cert = certify(&x509.Certificate{SerialNumber: big.NewInt(serials.Add(1)), Subject: pkix.Name{CommonName: "tsa"}, KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageTimeStamping}}, root, a.key.Public())
+	a.cert = certify(&x509.Certificate{
+		SerialNumber: big.NewInt(serials.Add(1)), Subject: pkix.Name{CommonName: "tsa"}, KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageTimeStamping},
+	}, root, a.key.Public())
 	return a
 }
 
@@ -86,8 +88,10 @@ func (a *authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if a.twist != nil {
 		a.twist(req)
 	}
-	ts := timestamp.Timestamp{HashAlgorithm: req.HashAlgorithm, HashedMessage: req.HashedMessage, Time: a.now, Nonce: req.Nonce,
-		Policy: asn1.ObjectIdentifier{1, 2, 3}, AddTSACertificate: req.Certificates}
+	ts := timestamp.Timestamp{
+		HashAlgorithm: req.HashAlgorithm, HashedMessage: req.HashedMessage, Time: a.now, Nonce: req.Nonce,
+		Policy: asn1.ObjectIdentifier{1, 2, 3}, AddTSACertificate: req.Certificates,
+	}
 	answer, err := ts.CreateResponseWithOpts(a.cert, a.key, req.HashAlgorithm)
 	if err != nil {
 		w.WriteHeader(http.StatusInternalServerError)

@@ -113,7 +113,7 @@ func growTree(ctx context.Context, db *sql.DB, to int64) error {
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
+	defer tx.Rollback()
 	failure, err := schema.Attempt(ctx, tx, schema.Slice{From: from, To: to}, schema.GrowTree)
 	if err != nil || failure != nil {
 		return errors.Join(err, fmt.Errorf("grow: %+v", failure))

@@ -144,8 +144,10 @@ func TestVerifyFindsWhatWasTamperedWith(t *testing.T) {
 		"the trigger is dropped":                 {sql(`DROP TRIGGER events_append_only ON events`), []found{{schema.ProblemGuard, 0, 0}}},
 		"the trigger of a partition is disabled": {sql(`ALTER TABLE events_1 DISABLE TRIGGER append_only`), []found{{schema.ProblemGuard, 0, 0}}},
 		"the trigger of the tiles is dropped":    {sql(`DROP TRIGGER tiles_append_only ON tiles`), []found{{schema.ProblemGuard, 0, 0}}},
-		"the triggers no longer refuse": {sql(`CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'`),
-			slices.Repeat([]found{{schema.ProblemGuard, 0, 0}}, 5)},
+		"the triggers no longer refuse": {
+			sql(`CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'`),
+			slices.Repeat([]found{{schema.ProblemGuard, 0, 0}}, 5),
+		},
 		"a trigger that is none of ours": {sql(`CREATE TRIGGER censor BEFORE INSERT ON events_1 FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()`), []found{{schema.ProblemGuard, 0, 0}}},
 		"a rule":                         {sql(`CREATE RULE censor AS ON INSERT TO cosignatures DO INSTEAD NOTHING`), []found{{schema.ProblemGuard, 0, 0}}},
 		"the service may insert events":  {sql(`GRANT INSERT ON events TO ledger_service`), []found{{schema.ProblemGuard, 0, 0}}},

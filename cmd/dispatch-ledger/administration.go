@@ -126,7 +126,7 @@ func (st *store) setSecret(ctx context.Context, name, value string) error {
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback() //nolint:errcheck // after Commit it does nothing
+	defer tx.Rollback()
 	secret, err := st.vault.SetSecret(ctx, tx, name, value, actor())
 	if err != nil {
 		return err
@@ -175,7 +175,7 @@ func newSimulate(s *settings) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("listen on %s: %w; choose another address with --listen", listen, err)
 			}
-			fmt.Fprintf(s.env.stdout, "Simulating %s on http://%s (account demo, key demo-key)\n", args[0], l.Addr()) //nolint:errcheck // nobody is left to tell
+			fmt.Fprintf(s.env.stdout, "Simulating %s on http://%s (account demo, key demo-key)\n", args[0], l.Addr())
 			return api.Serve(cmd.Context(), l, http.MaxBytesHandler(h, 16<<20), api.ServeConfig{Log: log})
 		},
 	}

@@ -40,7 +40,7 @@ func (s *settings) benchmark(cmd *cobra.Command, do func(context.Context, *store
 		if err != nil {
 			return err
 		}
-		defer os.RemoveAll(dir)                      //nolint:errcheck // a temporary directory
+		defer os.RemoveAll(dir)
 		if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // PostgreSQL runs as another user than root, and has to be able to enter
 			return err
 		}
@@ -79,9 +79,9 @@ type measured struct {
 // printMeasured writes the lines, each with its ratio to the first.
 func printMeasured(w io.Writer, baseline string, lines []measured) error {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintf(t, "WHAT\tEVENTS/S\tP50\tP99\tTIMES %s\n", strings.ToUpper(baseline)) //nolint:errcheck // Flush tells
+	fmt.Fprintf(t, "WHAT\tEVENTS/S\tP50\tP99\tTIMES %s\n", strings.ToUpper(baseline))
 	for _, m := range lines {
-		fmt.Fprintf(t, "%s\t%.0f\t%s\t%s\t%.2f\n", m.what, m.rate, m.p50.Round(10*time.Microsecond), m.p99.Round(10*time.Microsecond), m.rate/lines[0].rate) //nolint:errcheck // Flush tells
+		fmt.Fprintf(t, "%s\t%.0f\t%s\t%s\t%.2f\n", m.what, m.rate, m.p50.Round(10*time.Microsecond), m.p99.Round(10*time.Microsecond), m.rate/lines[0].rate)
 	}
 	return t.Flush()
 }
@@ -145,7 +145,7 @@ func (st *store) benchAppend(ctx context.Context, callers, preload int, each tim
 	if err != nil {
 		return err
 	}
-	defer owner.Close() //nolint:errcheck // the process ends
+	defer owner.Close()
 	owner.SetMaxOpenConns(callers)
 	owner.SetMaxIdleConns(callers)
 	if _, err := owner.ExecContext(ctx, `ANALYZE events`); err != nil {
@@ -177,7 +177,7 @@ func (st *store) benchAppend(ctx context.Context, callers, preload int, each tim
 		}
 		lines = append(lines, line)
 	}
-	fmt.Fprintf(st.settings.env.stdout, "%d callers, %d bytes an event, %d events in the ledger before\n", callers, benchBytes, preload) //nolint:errcheck // nobody is left to tell
+	fmt.Fprintf(st.settings.env.stdout, "%d callers, %d bytes an event, %d events in the ledger before\n", callers, benchBytes, preload)
 	return printMeasured(st.settings.env.stdout, "stock", lines)
 }
 

@@ -42,7 +42,7 @@ func newDemo(s *settings) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
+				defer os.RemoveAll(dir)
 				// PostgreSQL runs as another user than root, and has to be able to enter.
 				if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // what is inside is closed on its own
 					return err
@@ -85,7 +85,7 @@ type demoFiring struct {
 
 // demo tells the story of the seed: targets, people and their consent, firings and what became of each.
 func (st *store) demo(ctx context.Context, f serveFlags, once bool) error {
-	say := func(format string, args ...any) { fmt.Fprintf(st.settings.env.stdout, format+"\n", args...) } //nolint:errcheck // nobody is left to tell
+	say := func(format string, args ...any) { fmt.Fprintf(st.settings.env.stdout, format+"\n", args...) }
 
 	platform, err := klaviyo.New(simulator.Options{Now: time.Now})
 	if err != nil {
@@ -97,7 +97,7 @@ func (st *store) demo(ctx context.Context, f serveFlags, once bool) error {
 	}
 	server := &http.Server{Handler: platform, ReadHeaderTimeout: 5 * time.Second}
 	go server.Serve(listener) //nolint:errcheck // it ends with Close
-	defer server.Close()      //nolint:errcheck // the process ends
+	defer server.Close()
 
 	if err := st.setSecret(ctx, "klaviyo_private_key", "demo-key"); err != nil {
 		return err
@@ -277,7 +277,7 @@ func (d demonstration) send(ctx context.Context, id, eventType, data string) (du
 	if err != nil {
 		return false, err
 	}
-	defer answer.Body.Close() //nolint:errcheck // it was read
+	defer answer.Body.Close()
 	content, err := io.ReadAll(io.LimitReader(answer.Body, 1<<20))
 	if err != nil {
 		return false, err

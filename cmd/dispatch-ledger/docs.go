@@ -18,7 +18,7 @@ import (
 //go:generate go run . docs cli ../../docs/cli.md
 
 // newDocs writes the pages that follow from the program, so that they cannot say anything else.
-func newDocs(s *settings) *cobra.Command {
+func newDocs() *cobra.Command {
 	cmd := &cobra.Command{Use: "docs", Short: "Write the pages of docs that follow from the program", Hidden: true}
 	page := func(name, short string, write func(io.Writer, *cobra.Command) error) *cobra.Command {
 		return &cobra.Command{Use: name + " FILE", Short: short, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {

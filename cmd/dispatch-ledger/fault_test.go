@@ -63,7 +63,7 @@ func startProgram(t *testing.T, databaseURL, dataDir string, args ...string) *pr
 		"serve", "--database-url", databaseURL, "--data-dir", dataDir, "--listen", "127.0.0.1:0", "--bootstrap-token", testToken,
 		"--allow-network", "127.0.0.0/8", "--lease-grace", "1s", "--log-level", "warn",
 	}, args...)
-	p := &process{cmd: exec.Command(os.Args[0], args...), log: &bytes.Buffer{}, done: make(chan struct{})} //nolint:gosec // this binary
+	p := &process{cmd: exec.Command(os.Args[0], args...), log: &bytes.Buffer{}, done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), asProgram+"=1")
 	p.cmd.Stderr = p.log
 	out, err := p.cmd.StdoutPipe()
@@ -82,8 +82,8 @@ func startProgram(t *testing.T, databaseURL, dataDir string, args ...string) *pr
 		}
 	}
 	go func() {
-		io.Copy(io.Discard, out) //nolint:errcheck // until it ends
-		p.cmd.Wait()             //nolint:errcheck // it is killed, most of the time
+		io.Copy(io.Discard, out)
+		p.cmd.Wait()
 		close(p.done)
 	}()
 	if p.address == "" {
@@ -95,7 +95,7 @@ func startProgram(t *testing.T, databaseURL, dataDir string, args ...string) *pr
 
 // kill ends the process as a power cut would, and waits for it to be gone.
 func (p *process) kill() {
-	p.cmd.Process.Kill() //nolint:errcheck // it may have ended
+	p.cmd.Process.Kill()
 	<-p.done
 }
 
@@ -109,7 +109,7 @@ type sink struct {
 func newSink(t *testing.T) *sink {
 	s := &sink{seen: map[string]int{}}
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		io.Copy(io.Discard, r.Body) //nolint:errcheck // what was read was read
+		io.Copy(io.Discard, r.Body)
 		id := r.Header.Get("Idempotency-Key")
 		if id == "" {
 			id = r.Header.Get("Webhook-Id")

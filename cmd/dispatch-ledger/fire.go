@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -43,7 +44,7 @@ func newFire(s *settings) *cobra.Command {
 					return err
 				}
 				id := domain.DeliveryID(accepted[0].EventID, target)
-				fmt.Fprintf(s.env.stderr, "fired at position %d, delivery %s\n", accepted[0].Position, id) //nolint:errcheck // nobody is left to tell
+				fmt.Fprintf(s.env.stderr, "fired at position %d, delivery %s\n", accepted[0].Position, id)
 				if !wait {
 					return nil
 				}
@@ -79,12 +80,12 @@ func (st *store) intake() *intake.Service {
 
 // follow waits until nothing more happens to a delivery. Where this process runs the database, nobody else can be
 // doing the work, so it does it.
-func (st *store) follow(ctx context.Context, id uuid.UUID, o workerOptions) (deliveries.Delivery, error) {
+func (st *store) follow(ctx context.Context, id uuid.UUID, o workerOptions) (d deliveries.Delivery, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	if st.private {
 		go func() { done <- st.work(ctx, o) }()
-		defer func() { <-done }()
+		defer func() { err = errors.Join(err, <-done) }()
 	}
 	defer cancel()
 	return st.settle(ctx, id)

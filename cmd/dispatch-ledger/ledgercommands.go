@@ -37,7 +37,7 @@ func newRebuild(s *settings) *cobra.Command {
 					return err
 				}
 				return st.engine.Rebuild(ctx, d, projections.RebuildOptions{Slice: slice, Progress: func(p projections.Progress) {
-					fmt.Fprintf(s.env.stderr, "%s: %d of %d events, %.0f/s, %s left\n", d.Name, p.Done, p.Total, p.Rate, p.Left.Round(time.Second)) //nolint:errcheck // nobody is left to tell
+					fmt.Fprintf(s.env.stderr, "%s: %d of %d events, %.0f/s, %s left\n", d.Name, p.Done, p.Total, p.Rate, p.Left.Round(time.Second))
 				}})
 			})
 		},

@@ -68,10 +68,10 @@ func run(ctx context.Context, env environ, args []string) int {
 	case errors.Is(err, errUntrue):
 		return exitUntrue
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command"):
-		fmt.Fprintf(env.stderr, "dispatch-ledger: %s; see dispatch-ledger --help\n", oneLine(err)) //nolint:errcheck // nobody is left to tell
+		fmt.Fprintf(env.stderr, "dispatch-ledger: %s; see dispatch-ledger --help\n", oneLine(err))
 		return exitUsage
 	}
-	fmt.Fprintf(env.stderr, "dispatch-ledger: %s\n", oneLine(err)) //nolint:errcheck // nobody is left to tell
+	fmt.Fprintf(env.stderr, "dispatch-ledger: %s\n", oneLine(err))
 	return exitFailed
 }
 
@@ -94,7 +94,7 @@ func newRoot(env environ) *cobra.Command {
 		newServe(s), newDemo(s),
 		newRender(s), newLint(s), newTargets(s), newFire(s), newConsent(s), newAudit(s),
 		newRebuild(s), newVerify(s), newProjections(s), newCheckpoint(s), newEvidence(s),
-		newToken(s), newSecret(s), newMigrate(s), newSimulate(s), newBench(s), newVersion(s), newDocs(s),
+		newToken(s), newSecret(s), newMigrate(s), newSimulate(s), newBench(s), newVersion(s), newDocs(),
 	)
 	wrapUsage(root)
 	return root

@@ -26,9 +26,9 @@ func (s *settings) print(t table) error {
 	switch s.output {
 	case "table":
 		w := tabwriter.NewWriter(s.env.stdout, 0, 4, 2, ' ', 0)
-		fmt.Fprintln(w, strings.ToUpper(strings.Join(t.columns, "\t"))) //nolint:errcheck // Flush tells
+		fmt.Fprintln(w, strings.ToUpper(strings.Join(t.columns, "\t")))
 		for _, row := range t.rows {
-			fmt.Fprintln(w, strings.Join(row, "\t")) //nolint:errcheck // Flush tells
+			fmt.Fprintln(w, strings.Join(row, "\t"))
 		}
 		return w.Flush()
 	case "csv":

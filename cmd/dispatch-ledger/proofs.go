@@ -57,7 +57,7 @@ func (st *store) verify(ctx context.Context, since, treeOnly bool, keys []string
 		}
 	}
 	if since {
-		if o.Since, err = os.ReadFile(marker); err != nil { //nolint:gosec // below the data directory
+		if o.Since, err = os.ReadFile(marker); err != nil {
 			return fmt.Errorf("there is no checkpoint that a verify ended at: %w; run verify without --since-checkpoint first", err)
 		}
 	}
@@ -245,7 +245,7 @@ func newEvidence(s *settings) *cobra.Command {
 func readKeys(given []string) (note.Verifiers, error) {
 	var keys []string
 	for _, k := range given {
-		if content, err := os.ReadFile(k); err == nil { //nolint:gosec // the file that the user names
+		if content, err := os.ReadFile(k); err == nil {
 			k = string(content)
 		}
 		keys = append(keys, k)
@@ -266,7 +266,7 @@ func writeTo(stdout io.Writer, name string, write func(io.Writer) error) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(part.Name()) //nolint:errcheck // after the rename there is none
+	defer os.Remove(part.Name())
 	if err := errors.Join(write(part), part.Sync(), part.Close()); err != nil {
 		return err
 	}

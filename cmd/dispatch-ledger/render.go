@@ -52,7 +52,7 @@ func newRender(s *settings) *cobra.Command {
 				return err
 			}
 			for _, u := range got.Unresolved {
-				fmt.Fprintf(s.env.stderr, "%s:%d:%d: the context has no %s\n", template, u.Line, u.Column, u.Path) //nolint:errcheck // nobody is left to tell
+				fmt.Fprintf(s.env.stderr, "%s:%d:%d: the context has no %s\n", template, u.Line, u.Column, u.Path)
 			}
 			_, err = fmt.Fprint(s.env.stdout, got.Output)
 			return err

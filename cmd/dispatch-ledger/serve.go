@@ -85,7 +85,7 @@ func (st *store) serve(ctx context.Context, f serveFlags, ready func(address str
 		return err
 	}
 	if created && f.bootstrapToken == "" {
-		fmt.Fprintf(st.settings.env.stdout, "The ledger is empty. Its first admin token, shown this once:\n\n    %s\n\n", token) //nolint:errcheck // nobody is left to tell
+		fmt.Fprintf(st.settings.env.stdout, "The ledger is empty. Its first admin token, shown this once:\n\n    %s\n\n", token)
 	}
 
 	// Whichever part ends, for whatever reason, ends the others.
@@ -124,7 +124,7 @@ func (st *store) serve(ctx context.Context, f serveFlags, ready func(address str
 		if ready != nil {
 			ready(l.Addr().String())
 		} else {
-			fmt.Fprintf(st.settings.env.stdout, "Serving on http://%s (%s). API description: http://%[1]s/docs\n", l.Addr(), strings.Join(f.roles, ", ")) //nolint:errcheck // nobody is left to tell
+			fmt.Fprintf(st.settings.env.stdout, "Serving on http://%s (%s). API description: http://%[1]s/docs\n", l.Addr(), strings.Join(f.roles, ", "))
 		}
 		part("api", func(ctx context.Context) error { return api.Serve(ctx, l, handler, api.ServeConfig{Log: st.log}) })
 	}

@@ -110,7 +110,7 @@ func (st *store) findDatabase(ctx context.Context) error {
 	running := filepath.Join(s.dataDir, "database.url")
 	server, err := local.Start(ctx, local.Config{DataDir: s.dataDir, Logger: st.log})
 	if errors.Is(err, local.ErrInUse) {
-		url, readErr := os.ReadFile(running) //nolint:gosec // below the data directory
+		url, readErr := os.ReadFile(running)
 		if readErr != nil {
 			return err
 		}

@@ -120,7 +120,7 @@ func (st *store) applyTargets(ctx context.Context, files []string) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(st.settings.env.stdout, "%s %s, version %d\n", c.Handle, verb, version) //nolint:errcheck // nobody is left to tell
+		fmt.Fprintf(st.settings.env.stdout, "%s %s, version %d\n", c.Handle, verb, version)
 	}
 	return nil
 }
@@ -180,5 +180,5 @@ func readFile(stdin io.Reader, name string) ([]byte, error) {
 	if name == "-" {
 		return io.ReadAll(stdin)
 	}
-	return os.ReadFile(name) //nolint:gosec // the file that the user names
+	return os.ReadFile(name)
 }

@@ -89,7 +89,7 @@ func (e *Event) Leaf() (tlog.Hash, error) {
 		Keys:       domain.Keys{Subject: e.Subject, Channel: e.Channel, Purpose: e.Purpose, State: e.State, Target: e.Target, DeliveryID: e.DeliveryID},
 		OccurredAt: e.OccurredAt, Actor: e.Actor, Source: e.Source, CorrelationID: e.CorrelationID, CausationID: e.CausationID,
 	}
-	data := domain.Hash(sha256.Sum256([]byte(e.Data)))
+	data := sha256.Sum256([]byte(e.Data))
 	if e.DataSHA256 != "" {
 		if e.Data != "" {
 			return tlog.Hash{}, fmt.Errorf("%w: event %d has both data and its hash", ErrFormat, e.Position)

@@ -101,7 +101,7 @@ func newSource(name, text string) *source {
 	s := &source{name: name, text: text, lines: make([]int32, 1, 1+strings.Count(text, "\n"))}
 	for i := range len(text) {
 		if text[i] == '\n' {
-			s.lines = append(s.lines, int32(i+1)) //nolint:gosec // source size is bounded by Limits.SourceBytes
+			s.lines = append(s.lines, int32(i+1))
 		}
 	}
 	return s

@@ -122,7 +122,7 @@ func functionRandom(r *run, a []Value) Value {
 		if high < low {
 			low, high = high, low
 		}
-		span := uint64(high) - uint64(low) //nolint:gosec // the distance
+		span := uint64(high) - uint64(low)
 		if span == math.MaxUint64 {
 			return int64(r.random(0)) //nolint:gosec // all of them
 		}
@@ -137,7 +137,7 @@ func functionRandom(r *run, a []Value) Value {
 	if len(runes) == 0 {
 		return ""
 	}
-	return string(runes[r.random(uint64(len(runes)))]) //nolint:gosec // a length
+	return string(runes[r.random(uint64(len(runes)))])
 }
 
 // random is a number below n (any for 0), from a generator that starts the same in every render (SplitMix64).

@@ -526,7 +526,7 @@ func unescape(s string) string {
 			for n = 0; n < len(s) && n < 3 && s[n] >= '0' && s[n] <= '7'; n++ {
 				v = v<<3 | int(s[n]-'0')
 			}
-			b.WriteByte(byte(v)) //nolint:gosec // PHP wraps at 256 too
+			b.WriteByte(byte(v))
 		default:
 			b.WriteByte(c)
 		}

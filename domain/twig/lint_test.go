@@ -43,7 +43,8 @@ func TestLint(t *testing.T) {
 		"Braze's field on another platform": {`{"broadcast": true}`, LintOptions{Platform: "webhook"}, nil},
 		"SFMC resubscribing":                {`{"resubscribe": true}`, LintOptions{Platform: "sfmc"}, []string{"sfmc_resubscribe 1:2"}},
 		"a sample that lacks a variable": {
-			`{{ a.b }}{{ a.c|default('x') }}{% if x %}{{ never }}{% endif %}`, LintOptions{Sample: mustContext(`{"a":{"z":1},"x":0}`)},
+			`{{ a.b }}{{ a.c|default('x') }}{% if x %}{{ never }}{% endif %}`,
+			LintOptions{Sample: mustContext(`{"a":{"z":1},"x":0}`)},
 			[]string{"unresolved_variable 1:4", "unresolved_variable 1:45"},
 		},
 		"a constant of the environment": {`{{ key }}`, LintOptions{Sample: mustContext(`{}`), Variables: []string{"key"}}, nil},

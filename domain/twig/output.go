@@ -19,7 +19,7 @@ type transit [places]place
 
 func transitOf(text string) (t transit) {
 	for p := range t {
-		t[p] = advance(place(p), text) //nolint:gosec // three places
+		t[p] = advance(place(p), text)
 	}
 	return t
 }

@@ -174,7 +174,7 @@ func (a *Array) set(k Key, v Value) {
 	case len(a.vals) >= indexFrom:
 		a.index = make(map[Key]int32, 2*len(a.vals))
 		for i, key := range a.keys {
-			a.index[key] = int32(i) //nolint:gosec // bounded, as above
+			a.index[key] = int32(i)
 		}
 	}
 }

@@ -22,7 +22,7 @@ var routes = map[string]struct {
 	"accept-events":        {"POST /v1/events", "eoa"},
 	"list-events":          {"GET /v1/events", "ocpa"},
 	"get-event":            {"GET /v1/events/{position}", "ocpa"},
-	"get-checkpoint":       {"GET /v1/checkpoint", "ocpna"},
+	"get-checkpoint":       {"GET /v1/checkpoint", "*"},
 	"get-proof":            {"GET /v1/events/{position}/proof", "ocpa"},
 	"list-targets":         {"GET /v1/targets", "ocna"},
 	"get-target":           {"GET /v1/targets/{handle}", "ocna"},
@@ -70,7 +70,7 @@ func TestEveryRouteForEveryRole(t *testing.T) {
 		t.Run(operation, func(t *testing.T) {
 			t.Parallel()
 			if want.roles == "*" {
-				if w := h.call("", method, path, ""); w.Code != http.StatusOK {
+				if w := h.call("", method, path, ""); w.Code != http.StatusOK && w.Code != http.StatusNotFound {
 					t.Errorf("without a token: %d %s", w.Code, w.Body)
 				}
 				return

@@ -137,7 +137,7 @@ func (d *Dispatcher) send(ctx context.Context, j job, planned domain.DeliveryPla
 		v.Reason = secrets.Replace(v.Reason)
 		return v
 	}
-	defer answer.Body.Close() //nolint:errcheck // read to its end or cut off; either way it is done with
+	defer answer.Body.Close()
 	body, readErr := io.ReadAll(io.LimitReader(answer.Body, readAtMost))
 	a.DurationMS = milliseconds(d.Now().Sub(a.StartedAt))
 	d.metrics.seconds.Observe(a.DurationMS / 1000)

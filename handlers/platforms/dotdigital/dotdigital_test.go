@@ -2,7 +2,7 @@ package dotdigital_test
 
 import (
 	"crypto/hmac"
-	"crypto/sha1" //nolint:gosec // the digest that Dotdigital signs with
+	"crypto/sha1"
 	"encoding/hex"
 	"errors"
 	"net/http"

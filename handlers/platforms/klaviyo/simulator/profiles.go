@@ -140,17 +140,6 @@ type (
 			ConsentedAt *time.Time `json:"consented_at"`
 		} `json:"marketing"`
 	}
-	relationships struct {
-		Data struct {
-			Relationships struct {
-				List struct {
-					Data struct {
-						ID string `json:"id"`
-					} `json:"data"`
-				} `json:"list"`
-			} `json:"relationships"`
-		} `json:"data"`
-	}
 )
 
 const profilesAt = "/data/attributes/profiles/data"
