@@ -46,7 +46,7 @@ func (t *Topic) Handler(s Subscription, handle SliceHandler) message.NoPublishHa
 		}
 		if err != nil {
 			t.log.WarnContext(ctx, "slice given up; it comes again", slog.String("subscription", s.Name), slog.String("slice", slice.String()), slog.Any("error", err))
-			tx.Rollback() //nolint:errcheck,gosec // a connection that is gone has rolled back already
+			tx.Rollback() // a connection that is gone has rolled back already
 		}
 		return nil
 	}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 	"unsafe"
@@ -67,6 +68,8 @@ const (
 	queueDepth = 8192    // requests that may wait
 	appenders  = 1       // connections that append; a second one only splits the batches
 	flushDepth = 64      // batches that may wait for the disk
+
+	callTimeout = 30 * time.Second // of one call, waiting for the lock included
 )
 
 // Appended says where an event stands.
@@ -118,6 +121,7 @@ type answer struct {
 type settled struct {
 	batch   []*request
 	answers []answer
+	conns   *appendConns // that it was committed on
 }
 
 // OpenLedger starts appending through db. Metrics are registered with reg unless it is nil.
@@ -325,18 +329,60 @@ func digests(events []*domain.Event) [][]byte {
 	return out
 }
 
-// appender commits what waits, batch after batch, on a connection of its own.
+// appendConns are a connection that appends and one that waits for the disk, opened together. A batch is flushed by
+// the connection that was there before it was committed: after a crash in between, which may have taken the batch
+// along, that connection is gone too, and nobody is told that the batch is safe.
+type appendConns struct {
+	call, flush preparedConn
+	broken      atomic.Bool
+}
+
+func (l *Ledger) connect(ctx context.Context) (*appendConns, error) {
+	c := &appendConns{
+		call:  preparedConn{statement: appendCall, settings: "SET lock_timeout = '10s'; SET synchronous_commit = off"},
+		flush: preparedConn{statement: flushCall, settings: "SET synchronous_commit = on"},
+	}
+	if err := errors.Join(c.flush.open(ctx, l.db), c.call.open(ctx, l.db)); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *appendConns) close() {
+	c.call.close()
+	c.flush.close()
+}
+
+// appender commits what waits, batch after batch.
 func (l *Ledger) appender() {
-	a := preparedConn{statement: appendCall, settings: "SET lock_timeout = '10s'; SET synchronous_commit = off"}
-	defer a.close()
+	var conns *appendConns
 	var deferred []*request
 	for {
 		batch, rest := l.gather(deferred)
 		deferred = rest
 		if len(batch) == 0 {
-			return
+			break
 		}
-		l.commit(&a, batch)
+		if conns != nil && conns.broken.Load() {
+			l.settled <- settled{conns: conns} // the last that the flusher hears of them
+			conns = nil
+		}
+		if conns == nil {
+			ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+			var err error
+			conns, err = l.connect(ctx)
+			cancel()
+			if err != nil {
+				refuse(batch, err)
+				continue
+			}
+		}
+		l.commit(conns, batch)
+	}
+	if conns != nil {
+		conns.broken.Store(true)
+		l.settled <- settled{conns: conns}
 	}
 }
 
@@ -398,24 +444,26 @@ func (l *Ledger) gather(deferred []*request) (batch, rest []*request) {
 // The commit does not wait for the disk, so the ledger's lock is not held while somebody else could be numbering. The
 // flusher waits, and no caller is answered before. Whoever reads the events meanwhile and commits something that
 // follows from them flushes them along: the write-ahead log is flushed in order.
-func (l *Ledger) commit(a *preparedConn, batch []*request) {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+func (l *Ledger) commit(conns *appendConns, batch []*request) {
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	start := time.Now() //nolint:forbidigo // measures how long it took; nothing is decided by it
-	answers, err := l.callOn(ctx, a, batch)
-	if err != nil && !Transient(err) && len(batch) > 1 {
-		for _, r := range batch {
-			l.commit(a, []*request{r})
-		}
-		return
-	}
-	if err != nil {
+	answers, err := l.call(ctx, func(_ string, args ...any) (*sql.Rows, error) { return conns.call.stmt.QueryContext(ctx, args...) }, batch)
+	switch {
+	case err == nil:
+		l.metrics.seconds.Observe(time.Since(start).Seconds())
+		l.bell.ring()
+		l.settled <- settled{batch, answers, conns}
+	case Transient(err):
+		conns.broken.Store(true)
 		refuse(batch, err)
-		return
+	case len(batch) > 1:
+		for _, r := range batch {
+			l.commit(conns, []*request{r})
+		}
+	default:
+		refuse(batch, err)
 	}
-	l.metrics.seconds.Observe(time.Since(start).Seconds())
-	l.bell.ring()
-	l.settled <- settled{batch, answers}
 }
 
 func refuse(batch []*request, err error) {
@@ -426,8 +474,6 @@ func refuse(batch []*request, err error) {
 
 // flusher waits for the disk, once for all batches that were committed meanwhile, and answers their callers.
 func (l *Ledger) flusher() {
-	f := preparedConn{statement: flushCall, settings: "SET synchronous_commit = on"}
-	defer f.close()
 	for first := range l.settled {
 		waiting := []settled{first}
 		for more := true; more; {
@@ -440,8 +486,16 @@ func (l *Ledger) flusher() {
 				more = false
 			}
 		}
-		err := l.flush(&f)
+		var flushed *appendConns
+		var err error
 		for _, s := range waiting {
+			if len(s.batch) == 0 {
+				s.conns.close()
+				continue
+			}
+			if s.conns != flushed {
+				flushed, err = s.conns, s.conns.wait()
+			}
 			if err != nil {
 				refuse(s.batch, err)
 				continue
@@ -457,20 +511,18 @@ func (l *Ledger) flusher() {
 // everything before it.
 const flushCall = `SELECT pg_logical_emit_message(true, 'dispatch-ledger', '')`
 
-func (l *Ledger) flush(f *preparedConn) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+// wait returns once everything that was committed before is on disk.
+func (c *appendConns) wait() error {
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
-	if err := f.open(ctx, l.db); err != nil {
-		return err
-	}
-	if _, err := f.stmt.ExecContext(ctx); err != nil {
-		f.close()
-		return err
+	if _, err := c.flush.stmt.ExecContext(ctx); err != nil {
+		c.broken.Store(true)
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return nil
 }
 
-// preparedConn is a connection with one statement prepared on it, made anew after it broke.
+// preparedConn is a connection with one statement prepared on it.
 type preparedConn struct {
 	statement string
 	settings  string // of the session, before anything else
@@ -480,20 +532,29 @@ type preparedConn struct {
 
 func (a *preparedConn) close() {
 	if a.stmt != nil {
-		a.stmt.Close() //nolint:errcheck,gosec // the connection goes with it
+		a.stmt.Close() // the connection goes with it
 	}
 	if a.conn != nil {
 		// What was set on it must not travel back into the pool.
-		a.conn.Raw(func(any) error { return driver.ErrBadConn }) //nolint:errcheck,gosec // which is how a connection is thrown away
-		a.conn.Close()                                           //nolint:errcheck,gosec // it is gone
+		a.conn.Raw(func(any) error { return driver.ErrBadConn }) //nolint:errcheck // which is how a connection is thrown away
+		a.conn.Close()                                           // it is gone
 	}
 	a.conn, a.stmt = nil, nil
 }
 
+// open takes a connection and prepares it. After the database restarted, the pool may hold many that are dead, each of
+// which it only notices when it is used.
 func (a *preparedConn) open(ctx context.Context, db *sql.DB) (err error) {
-	if a.stmt != nil {
-		return nil
+	const deadAtMost = 100
+	for range deadAtMost {
+		if err = a.try(ctx, db); !errors.Is(err, driver.ErrBadConn) {
+			return err
+		}
 	}
+	return err
+}
+
+func (a *preparedConn) try(ctx context.Context, db *sql.DB) (err error) {
 	if a.conn, err = db.Conn(ctx); err != nil {
 		return err
 	}
@@ -506,17 +567,6 @@ func (a *preparedConn) open(ctx context.Context, db *sql.DB) (err error) {
 		return err
 	}
 	return nil
-}
-
-func (l *Ledger) callOn(ctx context.Context, a *preparedConn, batch []*request) ([]answer, error) {
-	if err := a.open(ctx, l.db); err != nil {
-		return nil, err
-	}
-	answers, err := l.call(ctx, func(_ string, args ...any) (*sql.Rows, error) { return a.stmt.QueryContext(ctx, args...) }, batch)
-	if err != nil && Transient(err) {
-		a.close()
-	}
-	return answers, err
 }
 
 const appendCall = `SELECT item, outcome, at_position, at_version, at_time
