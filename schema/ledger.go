@@ -337,7 +337,9 @@ type appendConns struct {
 	broken      atomic.Bool
 }
 
-func (l *Ledger) connect(ctx context.Context) (*appendConns, error) {
+func (l *Ledger) connect() (*appendConns, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
 	c := &appendConns{
 		call:  preparedConn{statement: appendCall, settings: "SET lock_timeout = '10s'; SET synchronous_commit = off"},
 		flush: preparedConn{statement: flushCall, settings: "SET synchronous_commit = on"},
@@ -364,21 +366,31 @@ func (l *Ledger) appender() {
 		if len(batch) == 0 {
 			break
 		}
-		if conns != nil && conns.broken.Load() {
-			l.settled <- settled{conns: conns} // the last that the flusher hears of them
-			conns = nil
-		}
-		if conns == nil {
-			ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
-			var err error
-			conns, err = l.connect(ctx)
-			cancel()
-			if err != nil {
-				refuse(batch, err)
-				continue
+		for {
+			if conns != nil && conns.broken.Load() {
+				l.settled <- settled{conns: conns} // the last that the flusher hears of them
+				conns = nil
 			}
+			fresh := conns == nil
+			if fresh {
+				var err error
+				if conns, err = l.connect(); err != nil {
+					refuse(batch, err)
+					break
+				}
+			}
+			err := l.commit(conns, batch)
+			if err == nil {
+				break
+			}
+			conns.broken.Store(true)
+			if fresh {
+				refuse(batch, err)
+				break
+			}
+			// The server may have been restarted since the last call, which a connection learns only when it is used. What
+			// the call did after all, the next one finds by its ids.
 		}
-		l.commit(conns, batch)
 	}
 	if conns != nil {
 		conns.broken.Store(true)
@@ -444,7 +456,9 @@ func (l *Ledger) gather(deferred []*request) (batch, rest []*request) {
 // The commit does not wait for the disk, so the ledger's lock is not held while somebody else could be numbering. The
 // flusher waits, and no caller is answered before. Whoever reads the events meanwhile and commits something that
 // follows from them flushes them along: the write-ahead log is flushed in order.
-func (l *Ledger) commit(conns *appendConns, batch []*request) {
+//
+// It returns an error when the database did not take the call, and nobody was answered.
+func (l *Ledger) commit(conns *appendConns, batch []*request) error {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	start := time.Now() //nolint:forbidigo // measures how long it took; nothing is decided by it
@@ -455,15 +469,19 @@ func (l *Ledger) commit(conns *appendConns, batch []*request) {
 		l.bell.ring()
 		l.settled <- settled{batch, answers, conns}
 	case Transient(err):
-		conns.broken.Store(true)
-		refuse(batch, err)
+		return err
 	case len(batch) > 1:
-		for _, r := range batch {
-			l.commit(conns, []*request{r})
+		for i, r := range batch {
+			if err := l.commit(conns, []*request{r}); err != nil {
+				refuse(batch[i:], err)
+				conns.broken.Store(true)
+				return nil
+			}
 		}
 	default:
 		refuse(batch, err)
 	}
+	return nil
 }
 
 func refuse(batch []*request, err error) {
