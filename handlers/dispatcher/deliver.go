@@ -62,6 +62,11 @@ func (d *Dispatcher) deliver(ctx context.Context, j job) {
 		d.release(ctx, j.Claim)
 		return
 	}
+	probe := j.work.Cause == domain.PausedByFailures
+	if !probe && d.lanes.isPaused(j.Planned.Target, j.claimed) {
+		d.release(ctx, j.Claim)
+		return
+	}
 	planned := j.opened.Payload.(domain.DeliveryPlanned)
 	t, err := d.version(ctx, planned.Target, planned.TargetVersion)
 	if err != nil {
@@ -75,7 +80,7 @@ func (d *Dispatcher) deliver(ctx context.Context, j job) {
 	}
 	a := domain.DeliveryAttempted{
 		DeliveryID: planned.DeliveryID, Target: planned.Target, ProfileID: planned.ProfileID, Attempt: j.Attempt, Worker: d.Worker,
-		Probe: j.work.Cause == domain.PausedByFailures,
+		Probe: probe,
 	}
 	if decision := d.decide(j, planned, t); decision.Position != planned.Consent.Position || decision.Decision != planned.Consent.Decision {
 		a.Consent = &decision

@@ -68,7 +68,8 @@ const (
 	pollInterval  = 200 * time.Millisecond // the safety net beneath wake-ups, and how late a retry may be noticed
 	sweepInterval = time.Second
 	paceInterval  = 50 * time.Millisecond // how often tokens are asked for, and how many may be taken at once
-	claimAtOnce   = 128                   // claims in one round trip
+	giveBackAfter = 500 * time.Millisecond
+	claimAtOnce   = 128 // claims in one round trip
 )
 
 // New makes a dispatcher.
@@ -246,24 +247,29 @@ func (d *Dispatcher) begin(ctx context.Context, claims []queue.Claim, plans map[
 	var opened []schema.Opened
 	reading, _ := errgroup.WithContext(ctx)
 	reading.Go(func() (err error) { views, err = consent.Views(ctx, d.reads, profiles); return err })
-	reading.Go(func() (err error) { opened, err = d.Vault.OpenEvents(ctx, recorded); return err })
 	reading.Go(func() error { _, err := d.Vault.Sealer(ctx, append(profiles, schema.Nobody)); return err }) // for the answers, all at once
+	var unopened error
+	reading.Go(func() error { opened, unopened = d.Vault.OpenEvents(ctx, recorded); return nil })
 	err := reading.Wait()
+	if err == nil && schema.Transient(unopened) {
+		err = unopened
+	}
 	switch {
-	case err == nil:
+	case err == nil && unopened == nil:
 		for i, c := range claims {
 			go d.deliver(ctx, job{Claim: c, plan: plans[c.Planned.Target], opened: opened[i], views: views[c.Planned.Subject], claimed: claimed})
 		}
 		return
-	case len(claims) > 1 && !schema.Transient(err):
+	case err == nil && len(claims) > 1:
 		for _, c := range claims { // one of them cannot be read; it fails none but itself
 			d.begin(ctx, []queue.Claim{c}, plans, claimed)
 		}
 		return
-	case !schema.Transient(err):
-		d.unreadable(ctx, claims[0], err)
+	case err == nil:
+		d.unreadable(ctx, claims[0], unopened)
 	default:
 		d.Log.WarnContext(ctx, "cannot read what was claimed; giving it back", slog.Any("error", err))
+		d.wait(ctx, giveBackAfter, nil) // as long as they are in hand they are not claimed again
 		d.release(ctx, claims...)
 	}
 	for _, c := range claims {

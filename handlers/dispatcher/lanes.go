@@ -14,6 +14,7 @@ type lanes struct {
 	mu    sync.Mutex
 	road  int // requests at once, over all targets
 	total int // claims in hand, over all targets
+	taken int // of the road: claims in hand that have a slot, or will at once
 	lanes map[string]*lane
 }
 
@@ -23,7 +24,7 @@ type lane struct {
 	claims   int           // in hand: in flight, or claimed ahead and waiting for a slot
 	mean     time.Duration // of a request, the latest weighing most
 	failures int           // in a row
-	paused   time.Time     // what this process last asked for, so that it asks once
+	pausedAt time.Time     // when this process last asked for it to be left alone
 }
 
 func newLanes(road int) *lanes { return &lanes{road: road, lanes: map[string]*lane{}} }
@@ -37,18 +38,25 @@ const (
 // room says how many more claims a target may have in hand.
 //
 // Besides its own limit, a lane may hold as much as is still free on the road (the dynamic threshold of Choudhury and
-// Hahne): one slow target takes half of the road at most, two a third each, and whoever comes next always finds room.
+// Hahne): one slow target takes half of the road at most, two a third each. A lane that holds nothing may take one,
+// however full the road is, up to twice its width.
 func (l *lanes) room(target string, concurrency int) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	limit, claims := min(concurrency, l.road), 0
+	var claims, ahead int
 	if lane := l.lanes[target]; lane != nil {
 		claims = lane.claims
 		if lane.mean > 0 && lane.mean < aheadFor {
-			limit += min(aheadMax, 2*limit)
+			ahead = min(aheadMax, 2*concurrency)
 		}
 	}
-	return min(limit-claims, l.road+aheadMax-l.total-claims)
+	if ahead == 0 { // what is claimed must not exceed what stays free: claims + n <= road - (taken + n)
+		concurrency = min(concurrency, claims+(l.road-l.taken-claims+1)/2)
+	}
+	if claims == 0 && concurrency < 1 && l.taken < 2*l.road {
+		return 1
+	}
+	return concurrency + ahead - claims
 }
 
 // enter takes claims in hand.
@@ -57,16 +65,19 @@ func (l *lanes) enter(claims []queue.Claim, concurrency func(target string) int)
 	defer l.mu.Unlock()
 	for _, c := range claims {
 		name := c.Planned.Target
-		width := max(1, concurrency(name))
+		width := max(1, min(concurrency(name), l.road))
 		at := l.lanes[name]
 		if at == nil {
 			at = &lane{}
 			l.lanes[name] = at
 		}
 		if cap(at.slots) != width { // new, or its limit was changed: requests under the old one leave by the old one's door
+			l.taken += min(at.claims, width) - min(at.claims, cap(at.slots))
 			at.slots = make(chan struct{}, width)
 		}
-		at.claims++
+		if at.claims++; at.claims <= width {
+			l.taken++
+		}
 		l.total++
 	}
 }
@@ -89,7 +100,22 @@ func (l *lanes) leave(target string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.total--
-	l.lanes[target].claims--
+	at := l.lanes[target]
+	if at.claims--; at.claims < cap(at.slots) {
+		l.taken--
+	}
+}
+
+// pauseKnown is how long after a pause was recorded the queue may not show it yet.
+const pauseKnown = time.Second
+
+// isPaused reports whether a claim made at that time may come from before the queue knew of a pause that this process asked
+// for. Whoever claims later goes by the queue, where a person may have ended the pause.
+func (l *lanes) isPaused(target string, claimed time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at := l.lanes[target].pausedAt
+	return !at.IsZero() && claimed.Before(at.Add(pauseKnown))
 }
 
 // took tells how long a request took, and whether the target itself failed at it. It gives the failures in a row.
@@ -106,15 +132,16 @@ func (l *lanes) took(target string, d time.Duration, failed bool) int {
 	return at.failures
 }
 
-// pause reports whether this process is the first of its own requests to ask that the target be left alone until then.
-func (l *lanes) pause(target string, until, now time.Time) bool {
+// pause reports whether a request that was claimed at that time is the first of this process's to ask that the target be left
+// alone: those that were in flight with it say the same.
+func (l *lanes) pause(target string, claimed, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	at := l.lanes[target]
-	if at.paused.After(now) && !until.After(at.paused.Add(time.Second)) {
+	if !at.pausedAt.IsZero() && claimed.Before(at.pausedAt) {
 		return false
 	}
-	at.paused, at.failures = until, 0
+	at.pausedAt, at.failures = now, 0
 	return true
 }
 

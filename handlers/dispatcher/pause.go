@@ -52,7 +52,7 @@ func (d *Dispatcher) watch(ctx context.Context, j job, a domain.DeliveryAttempte
 }
 
 func (d *Dispatcher) pause(ctx context.Context, j job, p domain.TargetPaused) {
-	if !d.lanes.pause(p.Handle, p.Until, d.Now()) {
+	if !d.lanes.pause(p.Handle, j.claimed, d.Now()) {
 		return
 	}
 	d.metrics.pauses.WithLabelValues(p.Cause).Inc()
