@@ -160,6 +160,9 @@ func (d *Dispatcher) send(ctx context.Context, planned domain.DeliveryPlanned, t
 		return notSent(domain.Permanent, "the request cannot be made")
 	}
 	hr.Header = req.Header
+	// With a body that can be read again and an Idempotency-Key, net/http repeats a request by itself when the connection
+	// breaks: requests that left and that the ledger never heard of. Every repetition is an attempt of its own.
+	hr.GetBody = nil
 	a.BodySHA256, a.RequestHeaders = sumOf(req.Body), masked(req.Header, secrets)
 	answer, err := d.Client.Do(hr)
 	var body []byte
@@ -176,6 +179,10 @@ func (d *Dispatcher) send(ctx context.Context, planned domain.DeliveryPlanned, t
 	case errors.Is(err, ssrf.ErrProhibitedIP):
 		return notSent(domain.Permanent, "the URL leads to an address that is not public; if it is one of your own networks, allow it with --allow-network")
 	case err != nil:
+		var about *url.Error
+		if errors.As(err, &about) {
+			err = about.Err // without the URL, which may hold what is sealed
+		}
 		v := platforms.ClassifyError(err)
 		v.Reason = secrets.Replace(v.Reason)
 		return v

@@ -33,6 +33,7 @@ type Delivery struct {
 	FinishedAt    *time.Time
 	NextAttemptAt *time.Time
 	Attempts      int
+	Changed       int64     // position of the last event that changed it
 	Trail         []Attempt // in order; only from Get
 }
 
@@ -66,7 +67,7 @@ type Filter struct {
 
 const columns = `d.delivery_id, d.position, d.firing_id, d.firing_position, d.reaction, coalesce(d.trigger, ''), d.cause, d.target,
 	coalesce(d.target_version, 0), coalesce(d.platform, ''), d.profile_id, d.outcome, coalesce(d.reason, ''), coalesce(d.detail, ''), d.consent, d.unresolved,
-	coalesce(d.body_sha256, ''), coalesce(d.max_attempts, 0), d.planned_at, d.finished_at, d.next_attempt_at, d.attempts,
+	coalesce(d.body_sha256, ''), coalesce(d.max_attempts, 0), d.planned_at, d.finished_at, d.next_attempt_at, d.attempts, d.changed,
 	` + claimed + `, ` + held
 
 // claimed tells a delivery that somebody is sending at this moment, which is no event yet.
@@ -81,7 +82,7 @@ func scan(row interface{ Scan(...any) error }) (d Delivery, err error) {
 	var sending, held bool
 	f := &d.Firing
 	err = row.Scan(&d.ID, &d.Position, &f.FiringID, &f.FiringPosition, &f.Reaction, &f.Trigger, &f.Cause, &f.Target, &f.TargetVersion, &f.Platform,
-		&profile, &d.Outcome, &d.Reason, &d.Detail, &consent, &unresolved, &d.BodySHA256, &d.MaxAttempts, &d.PlannedAt, &d.FinishedAt, &d.NextAttemptAt, &d.Attempts, &sending, &held)
+		&profile, &d.Outcome, &d.Reason, &d.Detail, &consent, &unresolved, &d.BodySHA256, &d.MaxAttempts, &d.PlannedAt, &d.FinishedAt, &d.NextAttemptAt, &d.Attempts, &d.Changed, &sending, &held)
 	if err != nil {
 		return d, err
 	}
@@ -134,6 +135,17 @@ func Get(ctx context.Context, q schema.Querier, id uuid.UUID) (Delivery, error) 
 		d.Trail = append(d.Trail, a)
 	}
 	return d, rows.Err()
+}
+
+// NextAttempt is the number that a delivery's next attempt may have when it is put back into the queue: above every one
+// that was made or kept from being made, because each number ends in one event.
+func NextAttempt(ctx context.Context, q schema.Querier, id uuid.UUID) (next int, err error) {
+	err = q.QueryRowContext(ctx, `SELECT 1 + greatest(
+		coalesce((SELECT max(attempt) FROM attempts WHERE delivery_id = $1), 0), coalesce((SELECT max(attempt) FROM turns WHERE delivery_id = $1), 0))`, id).Scan(&next)
+	if err != nil {
+		return 0, fmt.Errorf("delivery %s: %w", id, err)
+	}
+	return next, nil
 }
 
 // List gives deliveries newest first. The last one's Position is the cursor of the next page.
