@@ -35,7 +35,7 @@ func (a *api) deliveryActionRoutes() {
 		Summary: "Try many deliveries again",
 		Description: "Those that the filter selects, newest first, at most limit in one call; what succeeded is passed over. Begin with dry_run, which counts. " +
 			"To go on, or after an interruption, send the same id again with the cursor of next: what was put back under an id is not put back twice.",
-		Errors: []int{http.StatusUnprocessableEntity},
+		Errors: []int{http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity},
 	}, a.replayDeliveries)
 }
 
