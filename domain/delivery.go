@@ -118,6 +118,9 @@ type DeliveryPlanned struct {
 	BodyBytes   int               `json:"body_bytes" doc:"length of the rendered body"`
 	MaxAttempts int               `json:"max_attempts" doc:"how many attempts the target's version allows"`
 	DueAt       time.Time         `json:"due_at,omitzero" doc:"not sent before; absent is at once"`
+	ExpiresAt   time.Time         `json:"expires_at,omitzero" doc:"not sent at this time or later"`
+	Priority    string            `json:"priority,omitempty" doc:"transactional goes before promotional"`
+	Ordered     bool              `json:"ordered,omitempty" doc:"sent after what was planned before it for the same person and target"`
 	URL         string            `json:"url,omitempty" sealed:"true" doc:"the rendered URL, secrets as placeholders"`
 	Headers     map[string]string `json:"headers,omitempty" sealed:"true" doc:"the rendered headers, secrets as placeholders"`
 	Body        string            `json:"body,omitempty" sealed:"true" doc:"the rendered body, secrets as placeholders"`
@@ -164,10 +167,24 @@ type DeliveryAttempted struct {
 	NextAttemptAt   *time.Time          `json:"next_attempt_at,omitempty" doc:"when retrying"`
 	Consent         *Decision           `json:"consent,omitempty" doc:"what the consent rule answered for this attempt, where it differs from the plan's"`
 	Address         string              `json:"address,omitempty" doc:"the IP address and port that it went to"`
+	Timings         *Timings            `json:"timings,omitempty" doc:"where the time went; absent when no connection was asked for"`
+	BodySHA256      string              `json:"body_sha256,omitempty" doc:"hex, of the body as it was sent, secrets and idempotency key included"`
+	Probe           bool                `json:"probe,omitempty" doc:"it tried whether a paused target answers again"`
 	Worker          string              `json:"worker,omitempty" doc:"the process that made it"`
+	RequestHeaders  map[string][]string `json:"request_headers,omitempty" sealed:"true" doc:"as they were sent, secrets masked"`
 	ResponseBytes   int64               `json:"response_bytes,omitempty" doc:"bytes of the response body that were read"`
 	ResponseHeaders map[string][]string `json:"response_headers,omitempty" sealed:"true"`
 	ResponseBody    string              `json:"response_body,omitempty" sealed:"true" doc:"its first 4 KiB"`
+}
+
+// Timings are the parts of one request, in milliseconds. A part that did not take place is absent: a connection that was
+// open already needs no DNS.
+type Timings struct {
+	DNS       float64 `json:"dns_ms,omitempty"`
+	Connect   float64 `json:"connect_ms,omitempty"`
+	TLS       float64 `json:"tls_ms,omitempty"`
+	FirstByte float64 `json:"first_byte_ms,omitempty"` // from asking for a connection to the first byte of the answer
+	Reused    bool    `json:"reused,omitempty"`        // the connection was open already
 }
 
 // DeliveryAttemptLost records an attempt whose outcome nobody knows: its intent was recorded, then its process died.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -15,6 +16,8 @@ type ReactionFired struct {
 	ProfileID uuid.UUID       `json:"profile_id,omitzero" doc:"the person it is about, by the CRM's id; absent when it is about nobody"`
 	Trigger   string          `json:"trigger,omitempty" doc:"the CRM event behind it, such as reward.created"`
 	Cause     string          `json:"cause" doc:"reaction, automation, incentive, manual or test"`
+	NotBefore time.Time       `json:"not_before,omitzero" doc:"not sent before; absent is at once"`
+	ExpiresAt time.Time       `json:"expires_at,omitzero" doc:"not sent at this time or later, whatever is still to be retried: a birthday message is not sent the day after"`
 	Context   json.RawMessage `json:"context,omitempty" sealed:"true" doc:"the event context that the target's templates are rendered with: a JSON object"`
 }
 
@@ -46,6 +49,8 @@ func (r ReactionFired) Validate() error {
 		return Invalid("/target", "is %q; a handle is 1 to 128 letters, digits, '.', '_' and '-'", clip(r.Target))
 	case len(r.Trigger) > 128:
 		return Invalid("/trigger", "is longer than 128 bytes")
+	case !r.ExpiresAt.IsZero() && !r.ExpiresAt.After(r.NotBefore):
+		return Invalid("/expires_at", "is not after not_before, so there is no time to send it in")
 	case !slices.Contains(Causes, r.Cause):
 		return Invalid("/cause", "is %q; it is one of %v", clip(r.Cause), Causes)
 	}

@@ -14,9 +14,10 @@ func (r Retry) After(attempt int, retryable bool, now, notBefore time.Time) (Out
 	if !retryable || attempt >= r.MaxAttempts {
 		return Failed, nil
 	}
-	ceiling := time.Duration(r.Max)
-	if shift := attempt - 1; shift < 30 {
-		ceiling = min(ceiling, time.Duration(r.Base)<<shift)
+	longest := time.Duration(r.Max)
+	ceiling := min(longest, time.Duration(r.Base))
+	for n := 1; n < attempt && ceiling < longest; n++ {
+		ceiling = min(longest, 2*ceiling) // both at most a day: it cannot overflow
 	}
 	// With a factor of 1, the library draws uniformly between 0 and twice the interval.
 	jitter := backoff.ExponentialBackOff{InitialInterval: ceiling / 2, RandomizationFactor: 1, Multiplier: 1, MaxInterval: ceiling}

@@ -29,6 +29,11 @@ type Target struct {
 	Unresolved  string            `json:"unresolved,omitempty" yaml:"unresolved,omitempty" doc:"a variable that the context lacks: error, warn (the default) or ignore"`
 	Retry       Retry             `json:"retry,omitzero" yaml:"retry,omitempty" doc:"max_attempts, timeout, base, max: how often and how patiently an attempt is repeated"`
 	Limits      Limits            `json:"limits,omitzero" yaml:"limits,omitempty" doc:"rate (50/s) and concurrency"`
+	Breaker     Breaker           `json:"breaker,omitzero" yaml:"breaker,omitempty" doc:"failures and pause: when a target that keeps failing is left alone, and how long at first"`
+	Priority    string            `json:"priority,omitempty" yaml:"priority,omitempty" doc:"transactional goes before promotional; by default what the consent rule's purpose says"`
+	Order       string            `json:"order,omitempty" yaml:"order,omitempty" doc:"profile: what is for one person is sent in the order in which it was planned; absent: as it comes"`
+	ExpireAfter Duration          `json:"expire_after,omitzero" yaml:"expire_after,omitempty" doc:"not sent later than this after its firing was recorded; absent: no limit but the retries'"`
+	Signing     []string          `json:"signing,omitempty" yaml:"signing,omitempty" doc:"secrets that sign the request, by name, newest first: whsec_… in the Standard Webhooks format; a rotated secret signs with both values"`
 }
 
 // Retry says how often and how patiently an attempt is repeated.
@@ -45,8 +50,26 @@ type Limits struct {
 	Concurrency int  `json:"concurrency,omitempty" yaml:"concurrency,omitempty"` // requests in flight in one process; 16 by default
 }
 
+// Breaker says when a target that keeps failing is left alone for a while. What is queued for it is held meanwhile.
+type Breaker struct {
+	Failures int      `json:"failures,omitempty" yaml:"failures,omitempty"` // in a row, in one process; 20 by default
+	Pause    Duration `json:"pause,omitzero" yaml:"pause,omitempty"`        // the first one; each failed probe doubles it, up to 10m; 30s by default
+}
+
+// The priorities of a target.
+const (
+	Transactional = "transactional"
+	Promotional   = "promotional"
+)
+
+// OrderByProfile is the order of a target that sends each person's messages one after the other.
+const OrderByProfile = "profile"
+
 // The defaults of a target.
 const (
+	DefaultFailures    = 20
+	DefaultPause       = 30 * time.Second
+	MaxPause           = 10 * time.Minute
 	DefaultMaxAttempts = 8
 	DefaultTimeout     = 10 * time.Second
 	DefaultRetryBase   = 2 * time.Second
@@ -98,6 +121,16 @@ func (t *Target) Normalize() {
 	if t.Limits.Concurrency == 0 {
 		t.Limits.Concurrency = DefaultConcurrency
 	}
+	if t.Breaker.Failures == 0 {
+		t.Breaker.Failures = DefaultFailures
+	}
+	defaultTo(&t.Breaker.Pause, DefaultPause)
+	if t.Priority == "" {
+		t.Priority = Transactional
+		if t.Consent != nil && t.Consent.Purpose.Promotional() {
+			t.Priority = Promotional
+		}
+	}
 }
 
 func defaultTo(d *Duration, v time.Duration) {
@@ -142,6 +175,18 @@ func (t Target) Validate() error {
 		return Invalid("/retry/max", "is %s; it is at most 24h", t.Retry.Max)
 	case t.Limits.Concurrency < 1 || t.Limits.Concurrency > 1024:
 		return Invalid("/limits/concurrency", "is %d; it is 1 to 1024", t.Limits.Concurrency)
+	case t.Breaker.Failures < 1 || t.Breaker.Failures > 10_000:
+		return Invalid("/breaker/failures", "is %d; it is 1 to 10000", t.Breaker.Failures)
+	case t.Breaker.Pause < Duration(100*time.Millisecond) || t.Breaker.Pause > Duration(MaxPause):
+		return Invalid("/breaker/pause", "is %s; it is 100ms to %s", t.Breaker.Pause, MaxPause)
+	case t.Priority != Transactional && t.Priority != Promotional:
+		return Invalid("/priority", "is %q; it is %s or %s", clip(t.Priority), Transactional, Promotional)
+	case t.Order != "" && t.Order != OrderByProfile:
+		return Invalid("/order", "is %q; it is %s, or left out", clip(t.Order), OrderByProfile)
+	case len(t.Signing) > 0 && t.Platform != "webhook":
+		return Invalid("/signing", "is for platform webhook; %s authenticates otherwise", t.Platform)
+	case len(t.Signing) > 4:
+		return Invalid("/signing", "names %d secrets, more than 4", len(t.Signing))
 	case len(t.Headers) > maxHeaders:
 		return Invalid("/headers", "holds %d headers, more than %d", len(t.Headers), maxHeaders)
 	}

@@ -36,6 +36,9 @@ func (t *Topic) Handler(s Subscription, handle SliceHandler) message.NoPublishHa
 		if !ok {
 			return errors.New("the message carries no transaction")
 		}
+		if len(s.Types) > 0 && !slice.MayHold(s.Types...) {
+			return nil // there is nothing to do, and so nothing that the fence would keep from being done without acknowledgement
+		}
 		failure, err := Attempt(ctx, tx, slice, handle)
 		switch {
 		case err == nil && failure == nil:

@@ -49,6 +49,9 @@ type Subscription struct {
 	Start int64    // where it begins when it is new: 0 is the beginning of the ledger
 	// Appends says that the handler appends events in its transaction, so that the others are woken when it commits.
 	Appends bool
+	// Types are the event types that the handler does anything about; none means any. A slice without them moves the
+	// cursor and nothing else, and whoever comes after this subscription does not wait for that.
+	Types []string
 }
 
 // Topic is the ledger as a Watermill topic, over the events table and no other: a message is a slice of the
@@ -225,30 +228,24 @@ func (r *reader) SelectQuery(_, group string, _ wsql.OffsetsAdapter) wsql.Query 
 	}
 	r.appended = r.topic.ledger.bell.next()
 	r.before = r.before[:0]
+	types := make([]string, len(r.subscription.After)) // what each is about, for one that this process knows
 	r.topic.mu.Lock()
-	for _, name := range r.subscription.After {
+	for i, name := range r.subscription.After {
 		if other, ok := r.topic.readers[name]; ok {
 			r.before = append(r.before, other.moved.next())
+			types[i] = strings.Join(other.subscription.Types, " ")
 		}
 	}
 	r.topic.mu.Unlock()
-	return wsql.Query{Query: selectSlice, Args: []any{group, r.subscription.Limit, pq.Array(r.subscription.After)}}
+	return wsql.Query{Query: selectSlice, Args: []any{group, r.subscription.Limit, pq.Array(r.subscription.After), pq.Array(types), !r.subscription.Appends}}
 }
 
-const selectSlice = `
-WITH cursor AS MATERIALIZED (
-	SELECT position FROM subscriptions WHERE name = $1 AND state = 'running' FOR UPDATE SKIP LOCKED
-)
-SELECT c.position, s.until, CASE WHEN s.until - c.position <= 2000 THEN
-	(SELECT array_agg(DISTINCT e.type) FROM events e WHERE e.position > c.position AND e.position <= s.until) END
-FROM cursor c, LATERAL (
-	SELECT least(
-		(SELECT coalesce(max(position), 0) FROM events), -- least() would pass over a null
-		c.position + $2::bigint,
-		(SELECT min(coalesce(b.position, 0)) FROM unnest($3::text[]) AS a (name) LEFT JOIN subscriptions b USING (name))
-	) AS until
-) s
-WHERE s.until > c.position`
+// selectSlice is one call of next_slice, which says how far a reader may go.
+//
+// A subscription that appends nothing need not wait for the disk: its effects follow from the ledger and its cursor goes
+// with them, so a crash of the database that loses the last of them loses nothing. What leaves the database because of
+// them (a claim, a checkpoint) is committed in full, and they with it: commits reach the disk in order.
+const selectSlice = `SELECT from_position, until_position, types FROM next_slice($1, $2, $3, $4, $5)`
 
 // UnmarshalMessage makes a message of a slice.
 func (r *reader) UnmarshalMessage(row wsql.Scanner) (wsql.Row, error) {
@@ -274,8 +271,11 @@ func (r *reader) SubscribeIsolationLevel() sql.IsolationLevel { return sql.Level
 func (r *reader) AckMessageQuery(_ string, row wsql.Row, group string) wsql.Query {
 	r.worked = true
 	return wsql.Query{
-		Query: `UPDATE subscriptions SET position = $2, updated_at = clock_timestamp() WHERE name = $1 AND state = 'running'`,
-		Args:  []any{group, row.Offset},
+		Query: `WITH fence AS ( -- where the handler had nothing to do, it did not move it
+				UPDATE fences f SET position = $2 FROM subscriptions s WHERE f.name = $1 AND f.position <> $2 AND s.name = $1 AND s.state = 'running'
+			)
+			UPDATE subscriptions SET position = $2, updated_at = clock_timestamp() WHERE name = $1 AND state = 'running'`,
+		Args: []any{group, row.Offset},
 	}
 }
 

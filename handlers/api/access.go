@@ -78,6 +78,10 @@ var access = map[string]rule{
 	"list-deliveries": only(operator, compliance, privacy, analyst),
 	"get-delivery":    only(operator, compliance, privacy, analyst),
 
+	"retry-delivery":    only(operator),
+	"cancel-delivery":   only(operator, privacy),
+	"replay-deliveries": only(operator),
+
 	"list-projections": only(operator, compliance, analyst),
 }
 

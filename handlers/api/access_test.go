@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -37,6 +38,9 @@ var routes = map[string]struct {
 	"get-consent-history":  {"GET /v1/profiles/{id}/history", "ocpa"},
 	"list-deliveries":      {"GET /v1/deliveries", "ocpna"},
 	"get-delivery":         {"GET /v1/deliveries/{id}", "ocpna"},
+	"retry-delivery":       {"POST /v1/deliveries/{id}/retry", "oa"},
+	"cancel-delivery":      {"POST /v1/deliveries/{id}/cancel", "opa"},
+	"replay-deliveries":    {"POST /v1/replays", "oa"},
 	"list-projections":     {"GET /v1/projections", "ocna"},
 	"health":               {"GET /healthz", "*"},
 	"ready":                {"GET /readyz", "*"},
@@ -65,7 +69,10 @@ func TestEveryRouteForEveryRole(t *testing.T) {
 		}
 	}
 	fill := strings.NewReplacer("{position}", "1", "{handle}", "nobody", "{id}", jane)
+	number := 0
 	for operation, want := range routes {
+		number++
+		address := fmt.Sprintf("198.51.100.%d:4711", number) // its own, or the failures of all would add up to a lockout
 		method, path, _ := strings.Cut(fill.Replace(want.route), " ")
 		t.Run(operation, func(t *testing.T) {
 			t.Parallel()
@@ -76,7 +83,7 @@ func TestEveryRouteForEveryRole(t *testing.T) {
 				return
 			}
 			for _, authorization := range []string{"", "Bearer dl_wrong", "Basic YTpi", "Bearer", "Bearer "} {
-				w := h.call("", method, path, "", "Authorization", authorization)
+				w := h.call("", method, path, "", "Authorization", authorization, "RemoteAddr", address)
 				problem(t, w, http.StatusUnauthorized, "unauthenticated")
 				if w.Header().Get("WWW-Authenticate") == "" {
 					t.Errorf("%q: a 401 without WWW-Authenticate", authorization)

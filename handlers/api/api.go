@@ -106,6 +106,7 @@ func newAPI(c Config) (*api, error) {
 	a.targetRoutes()
 	a.consentRoutes()
 	a.deliveryRoutes()
+	a.deliveryActionRoutes()
 	a.projectionRoutes()
 	a.healthRoutes()
 	a.handle("metrics", "/metrics", promhttp.HandlerFor(c.Registry, promhttp.HandlerOpts{}))

@@ -3,18 +3,20 @@ package dispatcher
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"time"
 	"unicode/utf8"
 
+	"code.dny.dev/ssrf"
 	"github.com/cenkalti/backoff/v5"
 	"github.com/google/uuid"
 
@@ -34,70 +36,110 @@ const (
 // job is one claimed attempt.
 type job struct {
 	queue.Claim
+	plan
 	opened  schema.Opened
 	views   map[domain.Channel]domain.ConsentView
 	claimed time.Time // by this process's clock, before the claim was made
 }
 
-// deliver makes one attempt and records what came of it, exactly one event.
+// stale says how long ago the claim was made, and whether so long that another worker may soon take it for lost.
+func (d *Dispatcher) stale(j job) (time.Duration, bool) {
+	late := d.Now().Sub(j.claimed)
+	return late, late > d.Grace/2
+}
+
+// deliver makes one attempt and records what came of it, exactly one event. A claim that it cannot get to in time is given
+// back instead.
 func (d *Dispatcher) deliver(ctx context.Context, j job) {
 	defer d.end(j.Planned.Target)
+	done, ok := d.lanes.slot(ctx, j.Planned.Target)
+	if !ok {
+		return // cut off while draining; the lease's end sees to it
+	}
+	defer done()
+	if late, stale := d.stale(j); stale {
+		d.Log.DebugContext(ctx, "too late for a claim; giving it back", slog.String("delivery", j.Planned.DeliveryID.String()), slog.Duration("late", late))
+		d.release(ctx, j.Claim)
+		return
+	}
+	probe := j.work.Cause == domain.PausedByFailures
+	if !probe && d.lanes.isPaused(j.Planned.Target, j.claimed) {
+		d.release(ctx, j.Claim)
+		return
+	}
 	planned := j.opened.Payload.(domain.DeliveryPlanned)
 	t, err := d.version(ctx, planned.Target, planned.TargetVersion)
 	if err != nil {
-		d.Log.WarnContext(ctx, "cannot read the target's version; the attempt's lease will run out", slog.String("delivery", planned.DeliveryID.String()), slog.Any("error", err))
+		d.Log.WarnContext(ctx, "cannot read the target's version; giving the claim back", slog.String("delivery", planned.DeliveryID.String()), slog.Any("error", err))
+		d.release(ctx, j.Claim)
 		return
 	}
-	payload, disable := d.attempt(ctx, j, planned, t)
-	d.record(ctx, j, payload)
-	if disable != "" {
-		d.disable(ctx, planned.Target, disable)
+	if payload := d.gate(j, planned, t); payload != nil {
+		d.record(ctx, j.Claim, payload)
+		return
+	}
+	a := domain.DeliveryAttempted{
+		DeliveryID: planned.DeliveryID, Target: planned.Target, ProfileID: planned.ProfileID, Attempt: j.Attempt, Worker: d.Worker,
+		Probe: probe,
+	}
+	if decision := d.decide(j, planned, t); decision.Position != planned.Consent.Position || decision.Decision != planned.Consent.Decision {
+		a.Consent = &decision
+	}
+	v := d.send(ctx, planned, t, &a)
+	a.Verdict, a.Reason = v.Kind, v.Reason
+	if v.Kind.Settles() {
+		a.Outcome = domain.Succeeded
+	} else {
+		a.Outcome, a.NextAttemptAt = t.Retry.After(j.Attempt-j.Base, v.Kind.Retryable(), d.Now(), v.RetryAt)
+	}
+	d.record(ctx, j.Claim, a)
+	d.metrics.attempts.WithLabelValues(string(v.Kind)).Inc()
+	if v.Kind.Settles() {
+		d.metrics.lastSent.Set(float64(d.Now().Unix()))
+	}
+	d.watch(ctx, j, a, v, http.Header(a.ResponseHeaders).Get("Retry-After"))
+	if v.Disable {
+		d.disable(ctx, planned.Target, v.Reason)
 	}
 }
 
-// attempt asks consent, sends, and says what came of it. disable says why the target must not be used any more.
-func (d *Dispatcher) attempt(ctx context.Context, j job, planned domain.DeliveryPlanned, t targets.Target) (payload domain.Payload, disable string) {
+// decide asks the target's consent rule of what is known now.
+func (d *Dispatcher) decide(j job, planned domain.DeliveryPlanned, t targets.Target) domain.Decision {
 	var view domain.ConsentView
 	if t.Consent != nil {
 		view = j.views[t.Consent.Channel]
 	}
-	view.Erased = j.opened.Erased
-	decision := t.Consent.Decide(planned.ProfileID != uuid.Nil, view, j.opened.Position)
-	if decision.Decision == domain.DecisionWithheld {
-		reason := "consent"
-		if view.Erased {
-			reason = "erased"
-		}
+	view.Erased = j.opened.Erased || planned.URL == "" // erased between planning and sealing: it was recorded without its request
+	return t.Consent.Decide(planned.ProfileID != uuid.Nil, view, j.opened.Position)
+}
+
+// gate gives the event that ends the delivery without a request; nil lets it pass.
+func (d *Dispatcher) gate(j job, planned domain.DeliveryPlanned, t targets.Target) domain.Payload {
+	decision := d.decide(j, planned, t)
+	withheld := func(reason, detail string) domain.Payload {
 		return domain.DeliveryWithheld{
-			DeliveryID: planned.DeliveryID, Firing: planned.Firing, Reason: reason, Detail: decision.Explain(), Consent: decision, Attempt: j.Attempt,
-		}, ""
+			DeliveryID: planned.DeliveryID, Firing: planned.Firing, Reason: reason, Detail: detail, Consent: decision, Attempt: j.Attempt,
+		}
 	}
-	a := domain.DeliveryAttempted{
-		DeliveryID: planned.DeliveryID, Target: planned.Target, ProfileID: planned.ProfileID, Attempt: j.Attempt, Worker: d.Worker,
-	}
-	if decision.Position != planned.Consent.Position || decision.Decision != planned.Consent.Decision {
-		a.Consent = &decision
-	}
-	v := d.send(ctx, j, planned, t, &a)
-	a.Verdict, a.Reason = v.Kind, v.Reason
 	switch {
-	case v.Kind.Settles():
-		a.Outcome = domain.Succeeded
-	default:
-		a.Outcome, a.NextAttemptAt = t.Retry.After(j.Attempt, v.Kind.Retryable(), d.Now(), v.RetryAt)
+	case !j.Until.IsZero() && !d.Now().Before(j.Until):
+		return domain.DeliveryExpired{DeliveryID: planned.DeliveryID, Target: planned.Target, ProfileID: planned.ProfileID, Attempt: j.Attempt, ExpiresAt: j.Until.UTC()}
+	case j.work.State == "deleted":
+		return withheld("target_deleted", "the target was withdrawn before it was sent: "+j.target.Reason)
+	case decision.Decision == domain.DecisionWithheld && decision.Reason == "erased":
+		return withheld("erased", decision.Explain())
+	case decision.Decision == domain.DecisionWithheld:
+		return withheld("consent", decision.Explain())
 	}
-	d.metrics.attempts.WithLabelValues(string(v.Kind)).Inc()
-	if v.Disable {
-		disable = v.Reason
-	}
-	return a, disable
+	return nil
 }
 
 // send makes the request and reads the answer in the platform's dialect.
-func (d *Dispatcher) send(ctx context.Context, j job, planned domain.DeliveryPlanned, t targets.Target, a *domain.DeliveryAttempted) platforms.Verdict {
-	a.StartedAt = d.Now().UTC().Truncate(time.Microsecond)
+func (d *Dispatcher) send(ctx context.Context, planned domain.DeliveryPlanned, t targets.Target, a *domain.DeliveryAttempted) platforms.Verdict {
+	started := d.Now()
+	a.StartedAt = started.UTC().Truncate(time.Microsecond)
 	notSent := func(kind domain.Verdict, reason string) platforms.Verdict {
-		return platforms.Verdict{Kind: kind, Reason: reason}
+		return platforms.Verdict{Kind: kind, Reason: "not sent: " + reason}
 	}
 	p, err := platforms.Lookup(t.Platform)
 	if err != nil {
@@ -105,30 +147,38 @@ func (d *Dispatcher) send(ctx context.Context, j job, planned domain.DeliveryPla
 	}
 	req, secrets, err := d.request(ctx, planned, t)
 	if err != nil {
-		return notSent(domain.RetryLater, "not sent: "+err.Error())
+		return notSent(domain.RetryLater, err.Error())
 	}
 	if req, err = p.Dialect.Prepare(req); err != nil {
-		return notSent(domain.Permanent, "not sent: "+secrets.Replace(err.Error()))
+		return notSent(domain.Permanent, secrets.Replace(err.Error()))
 	}
-	timeout := time.Duration(t.Retry.Timeout)
-	if late := d.Now().Sub(j.claimed); late > d.Grace/2 {
-		// Another worker may soon take this attempt for lost: sending now could send twice.
-		return notSent(domain.RetryLater, fmt.Sprintf("not sent: the worker got to it %s after claiming it", late.Round(time.Millisecond)))
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(t.Retry.Timeout))
 	defer cancel()
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) { a.Address = c.Conn.RemoteAddr().String() }})
-	hr, err := http.NewRequestWithContext(ctx, req.Method, req.URL.String(), bytes.NewReader(req.Body))
+	clock := newStopwatch(d.Now)
+	hr, err := http.NewRequestWithContext(clock.trace(ctx), req.Method, req.URL.String(), bytes.NewReader(req.Body))
 	if err != nil {
-		return notSent(domain.Permanent, "not sent: the request cannot be made")
+		return notSent(domain.Permanent, "the request cannot be made")
 	}
 	hr.Header = req.Header
 	// With a body that can be read again and an Idempotency-Key, net/http repeats a request by itself when the connection
 	// breaks: requests that left and that the ledger never heard of. Every repetition is an attempt of its own.
 	hr.GetBody = nil
+	a.BodySHA256, a.RequestHeaders = sumOf(req.Body), masked(req.Header, secrets)
 	answer, err := d.Client.Do(hr)
-	if err != nil {
-		a.DurationMS = milliseconds(d.Now().Sub(a.StartedAt))
+	var body []byte
+	var readErr error
+	if err == nil {
+		body, readErr = io.ReadAll(io.LimitReader(answer.Body, readAtMost))
+		answer.Body.Close() //nolint:errcheck,gosec // read to its end or cut off; either way it is done with
+	}
+	took := d.Now().Sub(started)
+	a.DurationMS = milliseconds(took)
+	a.Address, a.Timings = clock.read()
+	d.metrics.seconds.Observe(took.Seconds())
+	switch {
+	case errors.Is(err, ssrf.ErrProhibitedIP):
+		return notSent(domain.Permanent, "the URL leads to an address that is not public; if it is one of your own networks, allow it with --allow-network")
+	case err != nil:
 		var about *url.Error
 		if errors.As(err, &about) {
 			err = about.Err // without the URL, which may hold what is sealed
@@ -137,18 +187,30 @@ func (d *Dispatcher) send(ctx context.Context, j job, planned domain.DeliveryPla
 		v.Reason = secrets.Replace(v.Reason)
 		return v
 	}
-	defer answer.Body.Close()
-	body, readErr := io.ReadAll(io.LimitReader(answer.Body, readAtMost))
-	a.DurationMS = milliseconds(d.Now().Sub(a.StartedAt))
-	d.metrics.seconds.Observe(a.DurationMS / 1000)
 	a.Status, a.ResponseBytes = answer.StatusCode, int64(len(body))
-	a.ResponseHeaders, a.ResponseBody = answer.Header, excerpt(secrets.Replace(string(body)))
+	a.ResponseHeaders, a.ResponseBody = masked(answer.Header, secrets), excerpt(secrets.Replace(string(body)))
 	if readErr != nil && answer.StatusCode >= 300 {
 		return platforms.ClassifyError(readErr)
 	}
 	v := p.Dialect.Classify(answer.StatusCode, answer.Header, body, d.Now())
 	v.Reason = secrets.Replace(v.Reason)
 	return v
+}
+
+func sumOf(body []byte) string {
+	sum := sha256.Sum256(body)
+	return hex.EncodeToString(sum[:])
+}
+
+// masked copies headers without secrets in them.
+func masked(header http.Header, secrets *strings.Replacer) map[string][]string {
+	out := make(map[string][]string, len(header))
+	for name, values := range header {
+		for _, v := range values {
+			out[name] = append(out[name], excerpt(secrets.Replace(v)))
+		}
+	}
+	return out
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
@@ -182,10 +244,31 @@ func (d *Dispatcher) request(ctx context.Context, planned domain.DeliveryPlanned
 	if json {
 		escape = jsonEscape
 	}
+	signing, err := d.signing(ctx, t.Signing)
+	if err != nil {
+		return platforms.Request{}, masks, err
+	}
 	return platforms.Request{
-		DeliveryID: planned.DeliveryID.String(), At: d.Now(), Method: t.Method, URL: u, Header: header,
+		SigningSecrets: signing,
+		DeliveryID:     planned.DeliveryID.String(), At: d.Now(), Method: t.Method, URL: u, Header: header,
 		Body: []byte(fill(planned.Body, values, escape)),
 	}, masks, nil
+}
+
+// signing gives the values that sign a request, the newest first: of each secret the current one, and while it is being
+// rotated the one before it.
+func (d *Dispatcher) signing(ctx context.Context, names []string) (values []string, err error) {
+	for _, name := range names {
+		s, err := d.Vault.Secret(ctx, name)
+		if err != nil {
+			return nil, fmt.Errorf("its signing secret %q is not there; set it with: dispatch-ledger secret set %s", name, name)
+		}
+		values = append(values, s.Reveal())
+		if previous, ok := s.RevealPrevious(); ok {
+			values = append(values, previous)
+		}
+	}
+	return values, nil
 }
 
 // secrets resolves the placeholders of a planned request, by placeholder.
@@ -251,8 +334,13 @@ func jsonEscape(s string) string {
 
 // record appends the event that ends an attempt, and does not give up while the database is away: the request has left.
 // When the attempt was recorded as lost meanwhile, what really came of it is recorded besides.
-func (d *Dispatcher) record(ctx context.Context, j job, payload domain.Payload) {
+func (d *Dispatcher) record(ctx context.Context, j queue.Claim, payload domain.Payload) {
 	id := attemptID(j.Planned.DeliveryID, j.Attempt)
+	if ctx.Err() != nil { // cut off while draining: one more try, the outcome is known after all
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+	}
 	try := func() (struct{}, error) {
 		e, secret, err := domain.New(id, payload)
 		if err != nil {

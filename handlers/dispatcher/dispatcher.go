@@ -3,9 +3,9 @@ package dispatcher
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"sync"
 	"time"
@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
@@ -38,6 +39,8 @@ type Config struct {
 	Moved func() <-chan struct{}
 	// Concurrency bounds the requests in flight in this process, over all targets. 256 by default.
 	Concurrency int
+	// Drain is how long the requests in flight may take to end and be recorded once Run's context has ended. 30s by default.
+	Drain time.Duration
 	// Grace is how much longer than its target's timeout an attempt's lease lasts. 5s by default.
 	Grace    time.Duration
 	Registry prometheus.Registerer // nil: no metrics
@@ -47,11 +50,10 @@ type Config struct {
 type Dispatcher struct {
 	Config
 	versions *lru.Cache[version, targets.Target]
+	current  *lru.Cache[int64, targets.Target] // by the position of the last event about it
 	metrics  metrics
-
-	mu       sync.Mutex
-	inFlight map[string]int // by target
-	total    int
+	reads    *prepared
+	lanes    *lanes
 	freed    chan struct{} // a request has ended
 	requests sync.WaitGroup
 }
@@ -61,17 +63,12 @@ type version struct {
 	number int64
 }
 
-type metrics struct {
-	attempts *prometheus.CounterVec
-	seconds  prometheus.Histogram
-	inFlight prometheus.GaugeFunc
-	lost     prometheus.Counter
-}
-
 // Timing of the dispatcher.
 const (
 	pollInterval  = 200 * time.Millisecond // the safety net beneath wake-ups, and how late a retry may be noticed
 	sweepInterval = time.Second
+	paceInterval  = 50 * time.Millisecond // how often tokens are asked for, and how many may be taken at once
+	giveBackAfter = 500 * time.Millisecond
 	claimAtOnce   = 128 // claims in one round trip
 )
 
@@ -83,31 +80,43 @@ func New(c Config) (*Dispatcher, error) {
 	if c.Grace <= 0 {
 		c.Grace = 5 * time.Second
 	}
-	cache, err := lru.New[version, targets.Target](1024)
+	if c.Drain <= 0 {
+		c.Drain = 30 * time.Second
+	}
+	versions, err := lru.New[version, targets.Target](1024)
 	if err != nil {
 		return nil, err
 	}
-	d := &Dispatcher{Config: c, versions: cache, inFlight: map[string]int{}, freed: make(chan struct{}, 1)}
-	d.metrics = metrics{
-		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ledger_attempts_total", Help: "Attempts finished by this process, by verdict."}, []string{"verdict"}),
-		seconds:  prometheus.NewHistogram(prometheus.HistogramOpts{Name: "ledger_attempt_seconds", Help: "Time of one request.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 16)}),
-		inFlight: prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "ledger_attempts_in_flight", Help: "Requests in flight in this process."}, func() float64 {
-			d.mu.Lock()
-			defer d.mu.Unlock()
-			return float64(d.total)
-		}),
-		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "ledger_attempts_lost_total", Help: "Attempts recorded as lost: their worker died, their outcome is unknown."}),
+	current, err := lru.New[int64, targets.Target](1024)
+	if err != nil {
+		return nil, err
 	}
-	if c.Registry != nil {
-		c.Registry.MustRegister(d.metrics.attempts, d.metrics.seconds, d.metrics.inFlight, d.metrics.lost)
-	}
-	return d, nil
+	d := &Dispatcher{Config: c, versions: versions, current: current, lanes: newLanes(c.Concurrency), reads: newPrepared(c.DB), freed: make(chan struct{}, 1)}
+	d.metrics = newMetrics(d.lanes)
+	return d, d.metrics.register(c.Registry)
 }
 
 // Run claims and sends until ctx ends, then waits for the requests in flight, each of which is recorded.
 func (d *Dispatcher) Run(ctx context.Context) error {
-	defer d.requests.Wait()
-	go d.sweep(ctx)
+	working, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var sweeping sync.WaitGroup
+	sweeping.Go(func() { d.sweep(ctx) })
+	claimer := queue.NewClaimer(d.DB)
+	d.claimUntil(ctx, working, claimer)
+	claimer.Close()
+	sweeping.Wait()
+
+	drain := time.AfterFunc(d.Drain, func() {
+		d.Log.WarnContext(ctx, "requests are still in flight; they are cut off, and count as lost when their leases run out", slog.Int("requests", d.lanes.inHand()))
+		stop()
+	})
+	defer drain.Stop()
+	d.requests.Wait()
+	return nil
+}
+
+func (d *Dispatcher) claimUntil(ctx, working context.Context, claimer *queue.Claimer) {
 	patience := backoff.NewExponentialBackOff()
 	patience.InitialInterval, patience.MaxInterval = 50*time.Millisecond, 5*time.Second
 	for ctx.Err() == nil {
@@ -115,167 +124,183 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		if d.Moved != nil {
 			moved = d.Moved()
 		}
-		n, err := d.claim(ctx)
+		n, paced, err := d.claim(ctx, working, claimer)
 		switch {
 		case err != nil && ctx.Err() == nil:
 			d.Log.WarnContext(ctx, "claiming failed; trying again", slog.Any("error", err))
 			d.wait(ctx, patience.NextBackOff(), nil)
 			continue
-		case n > 0:
+		case n > 0 && !paced:
 			patience.Reset()
 			continue
 		}
 		patience.Reset()
+		if paced { // tokens come back with time alone
+			d.wait(ctx, paceInterval, nil)
+			continue
+		}
 		d.wait(ctx, pollInterval, moved)
 	}
-	return nil
 }
 
 // wait returns after a while, or when there may be something to claim.
 func (d *Dispatcher) wait(ctx context.Context, longest time.Duration, moved <-chan struct{}) {
 	timer := time.NewTimer(longest)
 	defer timer.Stop()
+	freed := d.freed
+	if moved == nil {
+		freed = nil
+	}
 	select {
 	case <-moved:
-	case <-d.freed:
+	case <-freed:
 	case <-timer.C:
 	case <-ctx.Done():
 	}
 }
 
-// claim takes what is due, as far as there is room, and starts the requests. It gives the number of claims.
-func (d *Dispatcher) claim(ctx context.Context) (int, error) {
-	wanted, err := d.wanted(ctx)
+// claim takes what is due, as far as there is room, and starts the requests. It gives the number of claims, and whether
+// a rate is all that keeps it from more.
+func (d *Dispatcher) claim(ctx, working context.Context, claimer *queue.Claimer) (n int, paced bool, err error) {
+	work, err := claimer.Work(ctx)
+	if err != nil {
+		return 0, false, err
+	}
+	wanted, plans, err := d.wanted(ctx, work)
 	if err != nil || len(wanted) == 0 {
-		return 0, err
+		return 0, false, err
 	}
 	claimed := d.Now()
-	claims, err := queue.Due(ctx, d.DB, d.Worker, wanted)
-	if err != nil || len(claims) == 0 {
-		return 0, err
+	claims, err := claimer.Due(ctx, d.Worker, wanted)
+	if err != nil {
+		return 0, false, err
 	}
-	// From here on each claim must end in an event. If this process dies, the lease's end sees to it.
-	d.start(claims)
+	// From here on each claim must end in an event, or be given back. If this process dies, the lease's end sees to it.
+	taken := map[string]int{}
+	for _, c := range claims {
+		taken[c.Planned.Target]++
+	}
+	paced = len(wanted) > 0
+	for _, w := range wanted {
+		paced = paced && w.Rate > 0
+	}
+	if len(claims) == 0 {
+		return 0, paced, nil
+	}
+	d.lanes.enter(claims, func(target string) int { return plans[target].target.Limits.Concurrency })
+	d.requests.Add(len(claims))
+	go d.begin(working, claims, plans, claimed)
+	return len(claims), paced, nil
+}
+
+// plan is what a claim round knows of a target.
+type plan struct {
+	work   queue.Work
+	target targets.Target // as it is now
+}
+
+// wanted says how much more each target may take, the urgent first.
+func (d *Dispatcher) wanted(ctx context.Context, work []queue.Work) ([]queue.Wanted, map[string]plan, error) {
+	var wanted []queue.Wanted
+	plans := make(map[string]plan, len(work))
+	for _, w := range work {
+		if w.Paused {
+			continue
+		}
+		t, ok := d.current.Get(w.Position)
+		if !ok {
+			var err error
+			if t, err = targets.Get(ctx, d.DB, w.Target); err != nil {
+				return nil, nil, err
+			}
+			d.current.Add(t.Position, t)
+		}
+		free := min(d.lanes.room(w.Target, t.Limits.Concurrency), claimAtOnce)
+		probe := w.Cause == domain.PausedByFailures
+		if probe {
+			free = min(free, 1)
+		}
+		if free <= 0 {
+			continue
+		}
+		plans[w.Target] = plan{work: w, target: t}
+		next := queue.Wanted{Target: w.Target, Free: free, Lease: time.Duration(t.Retry.Timeout) + d.Grace, Probe: probe}
+		if perSecond := t.Limits.Rate.PerSecond(); !math.IsInf(perSecond, 1) {
+			next.Rate, next.Burst = perSecond, max(1, perSecond*paceInterval.Seconds())
+		}
+		wanted = append(wanted, next)
+	}
+	return wanted, plans, nil
+}
+
+// begin reads what the claims need, all of them at once, and starts their requests.
+func (d *Dispatcher) begin(ctx context.Context, claims []queue.Claim, plans map[string]plan, claimed time.Time) {
 	recorded := make([]domain.Recorded, len(claims))
-	profiles := make([]uuid.UUID, 0, len(claims))
+	var profiles []uuid.UUID
 	for i, c := range claims {
 		recorded[i] = c.Planned
 		if c.Planned.Subject != uuid.Nil {
 			profiles = append(profiles, c.Planned.Subject)
 		}
 	}
-	opened, err := d.Vault.OpenEvents(ctx, recorded)
-	if err == nil {
-		var views map[uuid.UUID]map[domain.Channel]domain.ConsentView
-		if views, err = consent.Views(ctx, d.DB, profiles); err == nil {
-			for i, c := range claims {
-				go d.deliver(context.WithoutCancel(ctx), job{Claim: c, opened: opened[i], views: views[c.Planned.Subject], claimed: claimed})
-			}
-			return len(claims), nil
-		}
+	var views map[uuid.UUID]map[domain.Channel]domain.ConsentView
+	var opened []schema.Opened
+	reading, _ := errgroup.WithContext(ctx)
+	reading.Go(func() (err error) { views, err = consent.Views(ctx, d.reads, profiles); return err })
+	reading.Go(func() error { _, err := d.Vault.Sealer(ctx, append(profiles, schema.Nobody)); return err }) // for the answers, all at once
+	var unopened error
+	reading.Go(func() error { opened, unopened = d.Vault.OpenEvents(ctx, recorded); return nil })
+	err := reading.Wait()
+	if err == nil && schema.Transient(unopened) {
+		err = unopened
 	}
-	// Nothing was sent. The leases run out and the attempts are recorded as lost, which errs on the side of doubt.
+	switch {
+	case err == nil && unopened == nil:
+		for i, c := range claims {
+			go d.deliver(ctx, job{Claim: c, plan: plans[c.Planned.Target], opened: opened[i], views: views[c.Planned.Subject], claimed: claimed})
+		}
+		return
+	case err == nil && len(claims) > 1:
+		for _, c := range claims { // one of them cannot be read; it fails none but itself
+			d.begin(ctx, []queue.Claim{c}, plans, claimed)
+		}
+		return
+	case err == nil:
+		d.unreadable(ctx, claims[0], unopened)
+	default:
+		d.Log.WarnContext(ctx, "cannot read what was claimed; giving it back", slog.Any("error", err))
+		d.wait(ctx, giveBackAfter, nil) // as long as they are in hand they are not claimed again
+		d.release(ctx, claims...)
+	}
 	for _, c := range claims {
 		d.end(c.Planned.Target)
 	}
-	return 0, err
 }
 
-// wanted says how much more each target may take: the enabled ones by their limits, the deleted ones to be settled.
-func (d *Dispatcher) wanted(ctx context.Context) ([]queue.Wanted, error) {
-	d.mu.Lock()
-	room := min(d.Concurrency-d.total, claimAtOnce)
-	d.mu.Unlock()
-	if room <= 0 {
-		return nil, nil
-	}
-	busy, err := targets.WithWork(ctx, d.DB)
-	if err != nil {
-		return nil, err
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	var wanted []queue.Wanted
-	for _, t := range busy {
-		free := t.Limits.Concurrency - d.inFlight[t.Handle]
-		if t.State == "disabled" || free <= 0 {
-			continue
-		}
-		wanted = append(wanted, queue.Wanted{Target: t.Handle, Free: min(free, max(1, room/len(busy))), Lease: time.Duration(t.Retry.Timeout) + d.Grace})
-	}
-	return wanted, nil
+// unreadable ends a delivery whose planned request cannot be read.
+func (d *Dispatcher) unreadable(ctx context.Context, c queue.Claim, cause error) {
+	d.Log.ErrorContext(ctx, "a planned request cannot be read; it is not sent", slog.String("delivery", c.Planned.DeliveryID.String()), slog.Any("error", cause))
+	d.record(ctx, c, domain.DeliveryAttempted{
+		DeliveryID: c.Planned.DeliveryID, Target: c.Planned.Target, ProfileID: c.Planned.Subject, Attempt: c.Attempt, Worker: d.Worker,
+		StartedAt: d.Now().UTC().Truncate(time.Microsecond), Verdict: domain.Permanent, Outcome: domain.Failed,
+		Reason: "not sent: the planned request cannot be read; see the log, and run: dispatch-ledger verify",
+	})
 }
 
-func (d *Dispatcher) start(claims []queue.Claim) {
-	d.requests.Add(len(claims))
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, c := range claims {
-		d.inFlight[c.Planned.Target]++
-		d.total++
+// release gives back claims whose requests never left. What cannot be given back counts as lost when its lease runs out.
+func (d *Dispatcher) release(ctx context.Context, claims ...queue.Claim) {
+	if err := queue.Release(ctx, d.DB, d.Worker, claims); err != nil {
+		d.Log.WarnContext(ctx, "claims could not be given back; they count as lost when their leases run out", slog.Int("claims", len(claims)), slog.Any("error", err))
 	}
 }
 
 func (d *Dispatcher) end(target string) {
-	d.mu.Lock()
-	if d.inFlight[target]--; d.inFlight[target] == 0 {
-		delete(d.inFlight, target)
-	}
-	d.total--
-	d.mu.Unlock()
+	d.lanes.leave(target)
 	d.requests.Done()
 	select {
 	case d.freed <- struct{}{}:
 	default:
 	}
-}
-
-// sweep records the attempts whose workers died, and drops the leases that nobody needs any more.
-func (d *Dispatcher) sweep(ctx context.Context) {
-	ticker := time.NewTicker(sweepInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		if err := d.sweepOnce(ctx); err != nil && ctx.Err() == nil {
-			d.Log.WarnContext(ctx, "sweeping leases failed; trying again", slog.Any("error", err))
-		}
-	}
-}
-
-func (d *Dispatcher) sweepOnce(ctx context.Context) error {
-	lost, err := queue.Expired(ctx, d.DB, 1000)
-	if err != nil {
-		return err
-	}
-	for _, l := range lost {
-		t, err := d.version(ctx, l.Target, l.TargetVersion)
-		if err != nil {
-			return err
-		}
-		payload := domain.DeliveryAttemptLost{
-			DeliveryID: l.DeliveryID, Target: l.Target, ProfileID: l.ProfileID, Attempt: l.Attempt, Worker: l.Worker, ClaimedAt: l.ClaimedAt,
-		}
-		payload.Outcome, payload.NextAttemptAt = t.Retry.After(l.Attempt, true, d.Now(), time.Time{})
-		e, _, err := domain.New(attemptID(l.DeliveryID, l.Attempt), payload)
-		if err != nil {
-			return err
-		}
-		e.Actor, e.Source, e.CorrelationID, e.CausationID = d.Worker, source, l.CorrelationID, l.PlannedID
-		_, err = d.Ledger.Append(ctx, e)
-		switch {
-		case errors.Is(err, schema.ErrIDReused): // its worker, or another sweeper, recorded it at this moment
-		case err != nil:
-			return err
-		default:
-			d.metrics.lost.Inc()
-			d.Log.WarnContext(ctx, "attempt lost: its worker died, its outcome is unknown", slog.String("delivery", l.DeliveryID.String()), slog.Int("attempt", l.Attempt), slog.String("worker", l.Worker))
-		}
-	}
-	return queue.Sweep(ctx, d.DB)
 }
 
 // attemptID is the id of the one event that ends an attempt. Whoever is first to record it is believed.

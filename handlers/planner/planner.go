@@ -63,7 +63,7 @@ func New(l *schema.Ledger, v *schema.Vault, now func() time.Time, variables map[
 // Subscription is the planner's. It comes after targets and consent, so it never plans by older ones than the firing.
 func (p *Planner) Subscription() schema.Subscription {
 	return schema.Subscription{
-		Name: Name, Limit: 500, Appends: true,
+		Name: Name, Limit: 500, Appends: true, Types: []string{"reaction.fired"},
 		After: []string{targets.Definition.SubscriptionName(), consent.Definition.SubscriptionName()},
 	}
 }
@@ -204,7 +204,14 @@ func (p *Planner) answer(ctx context.Context, o schema.Opened, known map[string]
 		return rejected(domain.DeliveryRejected{Reason: "invalid_body", Part: "body", Detail: err.Error(), Unresolved: rendering.Unresolved})
 	}
 	sum := sha256.Sum256([]byte(rendering.Body))
+	expires := fired.ExpiresAt
+	if t.ExpireAfter > 0 {
+		if at := o.RecordedAt.Add(time.Duration(t.ExpireAfter)); expires.IsZero() || at.Before(expires) {
+			expires = at
+		}
+	}
 	return domain.DeliveryPlanned{
+		DueAt: fired.NotBefore, ExpiresAt: expires, Priority: t.Priority, Ordered: t.Order == domain.OrderByProfile && fired.ProfileID != uuid.Nil,
 		DeliveryID: id, Firing: firing, Consent: decision, Unresolved: rendering.Unresolved,
 		BodySHA256: hex.EncodeToString(sum[:]), BodyBytes: len(rendering.Body), MaxAttempts: t.Retry.MaxAttempts,
 		URL: rendering.URL, Headers: rendering.Headers, Body: rendering.Body, Placeholder: placeholder,

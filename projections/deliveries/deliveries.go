@@ -11,4 +11,4 @@ import (
 var files embed.FS
 
 // Definition is the audit trail: a row for each delivery and one for each attempt.
-var Definition = projections.Define("deliveries", 1, files)
+var Definition = projections.Define("deliveries", 2, files)

@@ -33,6 +33,7 @@ type Delivery struct {
 	FinishedAt    *time.Time
 	NextAttemptAt *time.Time
 	Attempts      int
+	Changed       int64     // position of the last event that changed it
 	Trail         []Attempt // in order; only from Get
 }
 
@@ -49,6 +50,9 @@ type Attempt struct {
 	NextAttemptAt *time.Time
 	Address       string
 	Worker        string
+	Timings       *domain.Timings // nil when no connection was asked for
+	BodySHA256    string          // hex, of the body as it was sent
+	Probe         bool            // it tried whether a paused target answers again
 }
 
 // Filter selects deliveries. An empty field selects all; filters combine.
@@ -63,25 +67,31 @@ type Filter struct {
 
 const columns = `d.delivery_id, d.position, d.firing_id, d.firing_position, d.reaction, coalesce(d.trigger, ''), d.cause, d.target,
 	coalesce(d.target_version, 0), coalesce(d.platform, ''), d.profile_id, d.outcome, coalesce(d.reason, ''), coalesce(d.detail, ''), d.consent, d.unresolved,
-	coalesce(d.body_sha256, ''), coalesce(d.max_attempts, 0), d.planned_at, d.finished_at, d.next_attempt_at, d.attempts,
-	` + claimed
+	coalesce(d.body_sha256, ''), coalesce(d.max_attempts, 0), d.planned_at, d.finished_at, d.next_attempt_at, d.attempts, d.changed,
+	` + claimed + `, ` + held
 
 // claimed tells a delivery that somebody is sending at this moment, which is no event yet.
 const claimed = `EXISTS (SELECT FROM leases l WHERE l.delivery_id = d.delivery_id AND l.attempt = d.attempts + 1 AND d.finished_at IS NULL)`
 
+// held tells a delivery that waits for its target's pause to end. A paused target is no event of each of its deliveries.
+const held = `(d.finished_at IS NULL AND EXISTS (SELECT FROM pauses p WHERE p.target = d.target AND p.until > clock_timestamp()))`
+
 func scan(row interface{ Scan(...any) error }) (d Delivery, err error) {
 	var profile uuid.NullUUID
 	var consent, unresolved []byte
-	var sending bool
+	var sending, held bool
 	f := &d.Firing
 	err = row.Scan(&d.ID, &d.Position, &f.FiringID, &f.FiringPosition, &f.Reaction, &f.Trigger, &f.Cause, &f.Target, &f.TargetVersion, &f.Platform,
-		&profile, &d.Outcome, &d.Reason, &d.Detail, &consent, &unresolved, &d.BodySHA256, &d.MaxAttempts, &d.PlannedAt, &d.FinishedAt, &d.NextAttemptAt, &d.Attempts, &sending)
+		&profile, &d.Outcome, &d.Reason, &d.Detail, &consent, &unresolved, &d.BodySHA256, &d.MaxAttempts, &d.PlannedAt, &d.FinishedAt, &d.NextAttemptAt, &d.Attempts, &d.Changed, &sending, &held)
 	if err != nil {
 		return d, err
 	}
 	f.ProfileID = profile.UUID
-	if sending {
+	switch {
+	case sending:
 		d.Outcome = domain.Sending
+	case held:
+		d.Outcome = domain.Held
 	}
 	if consent != nil {
 		if err := json.Unmarshal(consent, &d.Consent); err != nil {
@@ -106,19 +116,36 @@ func Get(ctx context.Context, q schema.Querier, id uuid.UUID) (Delivery, error) 
 		return d, fmt.Errorf("delivery %s: %w", id, err)
 	}
 	rows, err := q.QueryContext(ctx, `SELECT attempt, position, started_at, duration_ms, coalesce(status, 0), verdict, coalesce(reason, ''), outcome,
-		next_attempt_at, coalesce(address, ''), coalesce(worker, '') FROM attempts WHERE delivery_id = $1 ORDER BY position`, id)
+		next_attempt_at, coalesce(address, ''), coalesce(worker, ''), timings, coalesce(body_sha256, ''), probe FROM attempts WHERE delivery_id = $1 ORDER BY position`, id)
 	if err != nil {
 		return d, fmt.Errorf("delivery %s: %w", id, err)
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var a Attempt
-		if err := rows.Scan(&a.Attempt, &a.Position, &a.StartedAt, &a.DurationMS, &a.Status, &a.Verdict, &a.Reason, &a.Outcome, &a.NextAttemptAt, &a.Address, &a.Worker); err != nil {
+		var timings []byte
+		if err := rows.Scan(&a.Attempt, &a.Position, &a.StartedAt, &a.DurationMS, &a.Status, &a.Verdict, &a.Reason, &a.Outcome, &a.NextAttemptAt, &a.Address, &a.Worker, &timings, &a.BodySHA256, &a.Probe); err != nil {
 			return d, fmt.Errorf("delivery %s: %w", id, err)
+		}
+		if timings != nil {
+			if err := json.Unmarshal(timings, &a.Timings); err != nil {
+				return d, fmt.Errorf("delivery %s: %w", id, err)
+			}
 		}
 		d.Trail = append(d.Trail, a)
 	}
 	return d, rows.Err()
+}
+
+// NextAttempt is the number that a delivery's next attempt may have when it is put back into the queue: above every one
+// that was made or kept from being made, because each number ends in one event.
+func NextAttempt(ctx context.Context, q schema.Querier, id uuid.UUID) (next int, err error) {
+	err = q.QueryRowContext(ctx, `SELECT 1 + greatest(
+		coalesce((SELECT max(attempt) FROM attempts WHERE delivery_id = $1), 0), coalesce((SELECT max(attempt) FROM turns WHERE delivery_id = $1), 0))`, id).Scan(&next)
+	if err != nil {
+		return 0, fmt.Errorf("delivery %s: %w", id, err)
+	}
+	return next, nil
 }
 
 // List gives deliveries newest first. The last one's Position is the cursor of the next page.
@@ -138,15 +165,15 @@ func List(ctx context.Context, q schema.Querier, f Filter) ([]Delivery, error) {
 		add("d.profile_id = $%d", f.Profile)
 	}
 	if len(f.Outcomes) > 0 {
-		// The stored outcome finds the rows by index; where one of them may be overlaid by a claim, what is shown decides.
+		// The stored outcome finds the rows by index; where one of them may be overlaid by a claim or a pause, what is shown decides.
 		stored := f.Outcomes
 		overlaid := slices.ContainsFunc(stored, func(o domain.Outcome) bool { return !o.Final() })
-		if slices.Contains(stored, domain.Sending) {
+		if slices.Contains(stored, domain.Sending) || slices.Contains(stored, domain.Held) {
 			stored = append(slices.Clone(stored), domain.Pending, domain.Retrying)
 		}
 		add("d.outcome = ANY($%d)", pq.Array(stored))
 		if overlaid {
-			add("CASE WHEN "+claimed+" THEN 'sending' ELSE d.outcome END = ANY($%d)", pq.Array(f.Outcomes))
+			add("CASE WHEN "+claimed+" THEN 'sending' WHEN "+held+" THEN 'held' ELSE d.outcome END = ANY($%d)", pq.Array(f.Outcomes))
 		}
 	}
 	if !f.From.IsZero() {

@@ -43,5 +43,23 @@ CREATE TABLE attempts (
     next_attempt_at timestamptz,
     address         text,
     worker          text,
+    timings         json,                       -- domain.Timings
+    body_sha256     text,
+    probe           boolean          NOT NULL,
+    recorded_at     timestamptz      NOT NULL,
     PRIMARY KEY (delivery_id, attempt, position)
+);
+
+-- What else happened to a delivery after it was planned.
+CREATE TABLE turns (
+    delivery_id     uuid             NOT NULL,
+    position        bigint           NOT NULL,
+    outcome         text COLLATE "C" NOT NULL,  -- withheld, cancelled, expired; pending: it was put back into the queue
+    attempt         int,                        -- the attempt that it kept from being made, or the next one
+    reason          text,
+    detail          text,
+    due_at          timestamptz,
+    actor           text COLLATE "C" NOT NULL,
+    recorded_at     timestamptz      NOT NULL,
+    PRIMARY KEY (delivery_id, position)
 );

@@ -1,8 +1,24 @@
+-- A delivery is in the queue from the event that put it here (planned, requeued) to the first event after it that settles
+-- it. Once settled it stays settled until it is requeued, so the result is the same however the ledger is sliced.
+
 -- name: planned
 -- on: delivery.planned
-INSERT INTO queue (delivery_id, target, attempt, due_at, planned)
-SELECT delivery_id, target, 1, coalesce((data->>'due_at')::timestamptz, recorded_at), position
-FROM slice WHERE type = 'delivery.planned';
+INSERT INTO queue (delivery_id, target, priority, attempt, base, due_at, expires_at, profile_id, planned, since)
+SELECT e.delivery_id, e.target, CASE WHEN d.priority = 'promotional' THEN 1 ELSE 0 END, 1, 0, coalesce(d.due_at, e.recorded_at), d.expires_at,
+       CASE WHEN d.ordered THEN e.subject END, e.position, e.position
+FROM slice e, json_to_record(e.data) AS d (priority text, due_at timestamptz, expires_at timestamptz, ordered boolean)
+WHERE e.type = 'delivery.planned';
+
+-- name: put back
+-- on: delivery.requeued
+INSERT INTO queue (delivery_id, target, priority, attempt, base, due_at, expires_at, profile_id, planned, since)
+SELECT DISTINCT ON (e.delivery_id) e.delivery_id, e.target, CASE WHEN d.priority = 'promotional' THEN 1 ELSE 0 END, d.attempt, d.attempt - 1, d.due_at, d.expires_at,
+       CASE WHEN d.ordered THEN e.subject END, d.planned, e.position
+FROM slice e, json_to_record(e.data) AS d (priority text, attempt int, due_at timestamptz, expires_at timestamptz, ordered boolean, planned bigint)
+WHERE e.type = 'delivery.requeued'
+ORDER BY e.delivery_id, e.position DESC
+ON CONFLICT (delivery_id) DO UPDATE SET
+    attempt = excluded.attempt, base = excluded.base, due_at = excluded.due_at, expires_at = excluded.expires_at, since = excluded.since;
 
 -- name: to be tried again
 -- on: delivery.attempted, delivery.attempt_lost
@@ -15,8 +31,21 @@ FROM (
 WHERE q.delivery_id = s.delivery_id AND q.attempt < s.attempt;
 
 -- name: done with
--- on: delivery.attempted, delivery.attempt_lost, delivery.withheld
+-- on: delivery.attempted, delivery.attempt_lost, delivery.withheld, delivery.cancelled, delivery.expired
 DELETE FROM queue AS q USING slice AS s
-WHERE q.delivery_id = s.delivery_id
-  AND s.type IN ('delivery.attempted', 'delivery.attempt_lost', 'delivery.withheld')
-  AND s.state IN ('succeeded', 'failed', 'withheld');
+WHERE q.delivery_id = s.delivery_id AND s.position > q.since
+  AND s.type IN ('delivery.attempted', 'delivery.attempt_lost', 'delivery.withheld', 'delivery.cancelled', 'delivery.expired')
+  AND s.state IN ('succeeded', 'failed', 'withheld', 'cancelled', 'expired')
+  -- what is still reported of an attempt before it was put back ends it only by a success
+  AND (q.base = 0 OR s.state IN ('succeeded', 'cancelled') OR (s.data->>'attempt')::int > q.base);
+
+-- name: left alone, or not any more
+-- on: target.paused, target.resumed
+INSERT INTO pauses AS p (target, cause, until, reason, pauses, since, position)
+SELECT DISTINCT ON (e.target) e.target, d.cause, CASE WHEN e.type = 'target.resumed' THEN '-infinity' ELSE coalesce(d.until, 'infinity') END,
+       d.reason, coalesce(d.pauses, 0), e.recorded_at, e.position
+FROM slice e, json_to_record(e.data) AS d (cause text, until timestamptz, reason text, pauses int)
+WHERE e.type IN ('target.paused', 'target.resumed')
+ORDER BY e.target, e.position DESC
+ON CONFLICT (target) DO UPDATE SET
+    cause = excluded.cause, until = excluded.until, reason = excluded.reason, pauses = excluded.pauses, since = excluded.since, position = excluded.position;

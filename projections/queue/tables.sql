@@ -3,8 +3,26 @@
 CREATE TABLE queue (
     delivery_id uuid             PRIMARY KEY,
     target      text COLLATE "C" NOT NULL,
+    priority    smallint         NOT NULL,  -- 0 transactional, 1 promotional
     attempt     int              NOT NULL,  -- number of the next attempt, from 1
+    base        int              NOT NULL,  -- attempts made before it was last put here; retries are counted from it
     due_at      timestamptz      NOT NULL,
-    planned     bigint           NOT NULL   -- position of the delivery.planned event, which holds the request
+    expires_at  timestamptz,
+    profile_id  uuid,                       -- the person, where the target keeps each person's order
+    planned     bigint           NOT NULL,  -- position of the delivery.planned event, which holds the request
+    since       bigint           NOT NULL   -- position of the event that put it here
 );
-CREATE INDEX queue_due ON queue (target, due_at);
+CREATE INDEX queue_due ON queue (target, priority, due_at);
+CREATE INDEX queue_order ON queue (target, profile_id, planned) WHERE profile_id IS NOT NULL;
+CREATE INDEX queue_expires ON queue (expires_at) WHERE expires_at IS NOT NULL;
+
+-- Targets that are left alone, and those that were: the last word on each.
+CREATE TABLE pauses (
+    target   text COLLATE "C" PRIMARY KEY,
+    cause    text,                          -- null: resumed
+    until    timestamptz      NOT NULL,     -- infinity: until somebody resumes it; -infinity: resumed
+    reason   text,
+    pauses   int              NOT NULL,     -- in a row
+    since    timestamptz      NOT NULL,
+    position bigint           NOT NULL
+);

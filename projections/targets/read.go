@@ -100,11 +100,3 @@ func each(ctx context.Context, q schema.Querier, add func(Target), query string,
 	}
 	return rows.Err()
 }
-
-// WithWork gives the targets that the queue holds something for.
-func WithWork(ctx context.Context, q schema.Querier) ([]Target, error) {
-	var out []Target
-	err := each(ctx, q, func(t Target) { out = append(out, t) },
-		`SELECT `+columns+` FROM targets t WHERE EXISTS (SELECT FROM queue WHERE target = t.handle AND due_at <= clock_timestamp())`)
-	return out, err
-}

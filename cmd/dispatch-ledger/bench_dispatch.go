@@ -1,0 +1,385 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"runtime"
+	"runtime/pprof"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"text/tabwriter"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/intake"
+)
+
+// dispatchBench says how much is measured.
+type dispatchBench struct {
+	firings, concurrency int
+	dead                 int           // deliveries queued to a target that never answers
+	latency              time.Duration // how long single firings are timed
+	perSecond            int
+	profile              string // file for a CPU profile of the throughput run
+}
+
+func newBenchDispatch(s *settings) *cobra.Command {
+	var b dispatchBench
+	cmd := &cobra.Command{
+		Use: "dispatch", Short: "From firings to requests received: rate beside a bare client, latency, and what a dead target costs another", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return s.benchmark(cmd, func(ctx context.Context, st *store) error { return st.benchDispatch(ctx, b) })
+		},
+	}
+	cmd.Flags().IntVar(&b.firings, "firings", 20_000, "firings that wait when the workers start")
+	cmd.Flags().IntVar(&b.concurrency, "target-concurrency", 64, "the target's limits.concurrency, and the bare client's")
+	cmd.Flags().DurationVar(&b.latency, "latency", 10*time.Second, "how long single firings are timed; 0 leaves it out")
+	cmd.Flags().IntVar(&b.perSecond, "per-second", 50, "single firings in a second")
+	cmd.Flags().IntVar(&b.dead, "dead", 0, "deliveries to queue to a target that never answers before firings are timed again; 0 leaves it out")
+	cmd.Flags().StringVar(&b.profile, "cpu-profile", "", "file for a CPU profile of the throughput run")
+	return cmd
+}
+
+// benchSink receives requests and knows when each delivery's arrived first.
+type benchSink struct {
+	address  string
+	server   *http.Server
+	received atomic.Int64
+	mu       sync.Mutex
+	arrived  map[string]time.Time // by webhook-id
+}
+
+func newBenchSink(ctx context.Context) (*benchSink, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	sink := &benchSink{address: l.Addr().String(), arrived: map[string]time.Time{}}
+	sink.server = &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		now := time.Now()
+		if r.URL.Path == "/dead" {
+			<-r.Context().Done()
+			return
+		}
+		io.Copy(io.Discard, r.Body) //nolint:errcheck,gosec // a client that is gone is not counted on
+		if id := r.Header.Get("webhook-id"); id != "" {
+			sink.mu.Lock()
+			if _, again := sink.arrived[id]; !again {
+				sink.arrived[id] = now
+			}
+			sink.mu.Unlock()
+		}
+		sink.received.Add(1)
+		w.WriteHeader(http.StatusAccepted)
+	})}
+	go sink.server.Serve(l) //nolint:errcheck // it ends with Close
+	return sink, nil
+}
+
+func (b *benchSink) at(id string) (time.Time, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t, ok := b.arrived[id]
+	return t, ok
+}
+
+// benchContext is the context of one firing, about 400 bytes of it; the event is about 500.
+func benchContext(i int) json.RawMessage {
+	return json.RawMessage(fmt.Sprintf(`{"profile":{"email":"person-%d@example.com","first_name":"Person","last_name":"Number %[1]d","reward_balance":%[1]d},`+
+		`"reward":{"amount":10,"expires_at":"2026-12-31","note":%q}}`, i, strings.Repeat("n", 220)))
+}
+
+const benchBody = `{"email": "{{ profile.email }}", "name": "{{ profile.first_name }} {{ profile.last_name }}", "balance": {{ profile.reward_balance }},
+ "amount": {{ reward.amount }}, "expires": "{{ reward.expires_at|date('j F Y') }}", "note": "{{ reward.note }}"}`
+
+func (st *store) benchTarget(ctx context.Context, handle, url string, concurrency int) error {
+	t := domain.TargetChanged{Target: domain.Target{
+		Handle: handle, Platform: "webhook", URL: url, Body: benchBody,
+		Consent: &domain.ConsentRule{Channel: domain.Email, Purpose: "service"},
+		Limits:  domain.Limits{Concurrency: concurrency}, Retry: domain.Retry{Timeout: domain.Duration(10 * time.Second)},
+	}}
+	t.Normalize()
+	if err := t.Validate(); err != nil {
+		return err
+	}
+	_, _, err := st.applyTarget(ctx, t)
+	return err
+}
+
+// fireMany records firings of one target in batches, each about a person of its own.
+func (st *store) fireMany(ctx context.Context, target string, n int) error {
+	const batch = 500
+	service := st.intake()
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(4)
+	for from := 0; from < n; from += batch {
+		group.Go(func() error {
+			events := make([]intake.Event, min(batch, n-from))
+			for i := range events {
+				data, err := json.Marshal(domain.ReactionFired{Reaction: "bench", Target: target, ProfileID: uuid.New(), Trigger: "reward.created", Cause: "reaction", Context: benchContext(from + i)})
+				if err != nil {
+					return err
+				}
+				events[i] = intake.Event{ID: uuid.NewString(), Source: "/bench", Type: "reaction.fired", Time: time.Now(), Data: data}
+			}
+			_, err := service.Accept(ctx, "bench", events)
+			return err
+		})
+	}
+	return group.Wait()
+}
+
+// benchDispatch measures, in this order: a bare client, the ledger's dispatch of what waits, single firings, and single
+// firings beside a dead target.
+func (st *store) benchDispatch(ctx context.Context, b dispatchBench) (err error) {
+	sink, err := newBenchSink(ctx)
+	if err != nil {
+		return err
+	}
+	defer sink.server.Close() //nolint:errcheck // the process ends
+	out := st.settings.env.stdout
+
+	bare, err := bareClient(ctx, "http://"+sink.address+"/bare", b.concurrency, b.firings)
+	if err != nil {
+		return err
+	}
+	if err := st.benchTarget(ctx, "bench", "http://"+sink.address+"/live", b.concurrency); err != nil {
+		return err
+	}
+	start := time.Now()
+	if err := st.fireMany(ctx, "bench", b.firings); err != nil {
+		return err
+	}
+	accepted := float64(b.firings) / time.Since(start).Seconds()
+
+	working, stop := context.WithCancel(ctx)
+	worked := make(chan error, 1)
+	sink.received.Store(0)
+	stopProfile, err := profileCPU(b.profile)
+	if err != nil {
+		stop()
+		return err
+	}
+	start = time.Now()
+	go func() {
+		worked <- st.work(working, workerOptions{allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, variables: map[string]any{}, concurrency: 256, grace: 5 * time.Second})
+	}()
+	defer func() {
+		stop()
+		err = errors.Join(err, <-worked)
+	}()
+	if err := st.untilRecorded(ctx, int64(b.firings)); err != nil {
+		return err
+	}
+	took := time.Since(start)
+	stopProfile()
+	var memory runtime.MemStats
+	runtime.ReadMemStats(&memory)
+	rate := float64(b.firings) / took.Seconds()
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	fmt.Fprintf(w, "WHAT\tA SECOND\tTIMES BARE\n")                                                    //nolint:errcheck // Flush tells
+	fmt.Fprintf(w, "bare client, %d at once, nothing recorded\t%.0f\t1.00\n", b.concurrency, bare)    //nolint:errcheck // Flush tells
+	fmt.Fprintf(w, "firings accepted, in batches\t%.0f\t%.2f\n", accepted, accepted/bare)             //nolint:errcheck // Flush tells
+	fmt.Fprintf(w, "deliveries: planned, sent, each attempt recorded\t%.0f\t%.2f\n", rate, rate/bare) //nolint:errcheck // Flush tells
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%d firings in %s, %d requests received, heap %d MiB\n", b.firings, took.Round(time.Millisecond), sink.received.Load(), memory.HeapAlloc>>20) //nolint:errcheck // nobody is left to tell
+	if b.latency == 0 {
+		return nil
+	}
+	return st.benchLatency(ctx, b, sink)
+}
+
+// untilRecorded waits until so many attempts stand in the ledger.
+func (st *store) untilRecorded(ctx context.Context, n int64) error {
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	var seen, after int64
+	for seen < n {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+		var more, head int64
+		if err := st.db.QueryRowContext(ctx, `SELECT count(*) FILTER (WHERE type = 'delivery.attempted' AND state = 'succeeded'), coalesce(max(position), $1) FROM events WHERE position > $1`, after).Scan(&more, &head); err != nil {
+			return err
+		}
+		seen, after = seen+more, head
+	}
+	return nil
+}
+
+// bareClient posts bodies of the size of the bench's and gives the rate a second.
+func bareClient(ctx context.Context, url string, concurrency, n int) (float64, error) {
+	client := &http.Client{Transport: &http.Transport{MaxIdleConns: concurrency, MaxIdleConnsPerHost: concurrency}}
+	defer client.CloseIdleConnections()
+	body := append([]byte(nil), benchContext(1)...)
+	group, ctx := errgroup.WithContext(ctx)
+	var left atomic.Int64
+	left.Store(int64(n))
+	start := time.Now()
+	for range concurrency {
+		group.Go(func() error {
+			for left.Add(-1) >= 0 {
+				req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+				if err != nil {
+					return err
+				}
+				req.Header.Set("Content-Type", "application/json")
+				answer, err := client.Do(req)
+				if err != nil {
+					return err
+				}
+				io.Copy(io.Discard, answer.Body) //nolint:errcheck,gosec // a sink's empty answer
+				answer.Body.Close()              //nolint:errcheck,gosec // the same
+			}
+			return nil
+		})
+	}
+	err := group.Wait()
+	return float64(n) / time.Since(start).Seconds(), err
+}
+
+// benchLatency times single firings, from the start of POST /v1/events to the arrival of the request, alone and beside a
+// target that never answers.
+func (st *store) benchLatency(ctx context.Context, b dispatchBench, sink *benchSink) error {
+	token := "bench-" + uuid.NewString()
+	serving, stop := context.WithCancel(ctx)
+	ready, served := make(chan string, 1), make(chan error, 1)
+	go func() {
+		served <- st.serve(serving, serveFlags{listen: "127.0.0.1:0", roles: []string{"api"}, bootstrapToken: token}, func(address string) { ready <- address })
+	}()
+	defer func() { stop(); <-served }()
+	var address string
+	select {
+	case address = <-ready:
+	case err := <-served:
+		served <- err
+		return err
+	}
+	d := demonstration{st: st, api: "http://" + address, token: token}
+	out := st.settings.env.stdout
+	alone, err := d.time(ctx, b, sink)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "from POST /v1/events to request received, %d a second: p50 %s, p99 %s\n", b.perSecond, alone.p50, alone.p99) //nolint:errcheck // nobody is left to tell
+	if b.dead == 0 {
+		return nil
+	}
+	if err := st.benchTarget(ctx, "dead", "http://"+sink.address+"/dead", 16); err != nil {
+		return err
+	}
+	if err := st.fireMany(ctx, "dead", b.dead); err != nil {
+		return err
+	}
+	if err := st.untilQueued(ctx, "dead", b.dead); err != nil {
+		return err
+	}
+	beside, err := d.time(ctx, b, sink)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "the same beside %d deliveries queued to a dead target: p50 %s, p99 %s (%+.0f %%)\n", b.dead, beside.p50, beside.p99, //nolint:errcheck // nobody is left to tell
+		100*(beside.p99.Seconds()/alone.p99.Seconds()-1))
+	return nil
+}
+
+// untilQueued waits until all of a target's firings are planned and queued.
+func (st *store) untilQueued(ctx context.Context, target string, n int) error {
+	ticker := time.NewTicker(200 * time.Millisecond)
+	defer ticker.Stop()
+	for queued := 0; queued < n; {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+		if err := st.db.QueryRowContext(ctx, `SELECT count(*) FROM queue WHERE target = $1`, target).Scan(&queued); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// time fires one at a time at the bench's pace and measures each.
+func (d demonstration) time(ctx context.Context, b dispatchBench, sink *benchSink) (m measured, err error) {
+	n := int(b.latency.Seconds() * float64(b.perSecond))
+	sent := make([]time.Time, n)
+	ids := make([]string, n)
+	group, sending := errgroup.WithContext(ctx)
+	ticker := time.NewTicker(time.Second / time.Duration(b.perSecond))
+	defer ticker.Stop()
+	for i := range n {
+		select {
+		case <-ctx.Done():
+			return m, errors.Join(ctx.Err(), group.Wait())
+		case <-ticker.C:
+		}
+		group.Go(func() error {
+			event := uuid.New()
+			ids[i] = domain.DeliveryID(event, "bench").String()
+			data, err := json.Marshal(domain.ReactionFired{Reaction: "bench", Target: "bench", ProfileID: uuid.New(), Trigger: "reward.created", Cause: "reaction", Context: benchContext(i)})
+			if err != nil {
+				return err
+			}
+			sent[i] = time.Now()
+			_, err = d.send(sending, event.String(), "reaction.fired", string(data))
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return m, err
+	}
+	all := make([]time.Duration, n)
+	for i, id := range ids {
+		for {
+			at, ok := sink.at(id)
+			if ok {
+				all[i] = at.Sub(sent[i])
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return m, ctx.Err()
+			case <-ticker.C:
+			}
+		}
+	}
+	slices.Sort(all)
+	return measured{p50: all[n/2].Round(10 * time.Microsecond), p99: all[n*99/100].Round(10 * time.Microsecond)}, nil
+}
+
+// profileCPU writes a CPU profile into a file until it is stopped; without a file it does nothing.
+func profileCPU(file string) (stop func(), err error) {
+	if file == "" {
+		return func() {}, nil
+	}
+	f, err := os.Create(file) //nolint:gosec // the file that the user names
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		f.Close() //nolint:errcheck,gosec // a profile cut short shows when it is read
+	}, nil
+}

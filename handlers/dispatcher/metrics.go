@@ -1,0 +1,40 @@
+package dispatcher
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics have labels of few values: a target's handle is none of them, because targets come and go.
+type metrics struct {
+	attempts *prometheus.CounterVec
+	seconds  prometheus.Histogram
+	inFlight prometheus.GaugeFunc
+	lost     prometheus.Counter
+	expired  prometheus.Counter
+	pauses   *prometheus.CounterVec
+	lastSent prometheus.Gauge
+}
+
+func newMetrics(l *lanes) metrics {
+	return metrics{
+		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ledger_attempts_total", Help: "Attempts finished by this process, by verdict."}, []string{"verdict"}),
+		seconds:  prometheus.NewHistogram(prometheus.HistogramOpts{Name: "ledger_attempt_seconds", Help: "Time of one request.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 16)}),
+		inFlight: prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "ledger_attempts_in_hand", Help: "Claims of this process that are being sent or are about to be."}, func() float64 { return float64(l.inHand()) }),
+		lost:     prometheus.NewCounter(prometheus.CounterOpts{Name: "ledger_attempts_lost_total", Help: "Attempts recorded as lost: their worker died, their outcome is unknown."}),
+		expired:  prometheus.NewCounter(prometheus.CounterOpts{Name: "ledger_deliveries_expired_total", Help: "Deliveries whose time passed before they were sent."}),
+		pauses:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ledger_target_pauses_total", Help: "Pauses of targets that this process recorded, by cause."}, []string{"cause"}),
+		lastSent: prometheus.NewGauge(prometheus.GaugeOpts{Name: "ledger_last_accepted_timestamp_seconds", Help: "When a platform last accepted something. With firings coming in, an old value is silence: alert on it."}),
+	}
+}
+
+func (m metrics) register(r prometheus.Registerer) error {
+	if r == nil {
+		return nil
+	}
+	for _, c := range []prometheus.Collector{m.attempts, m.seconds, m.inFlight, m.lost, m.expired, m.pauses, m.lastSent} {
+		if err := r.Register(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,167 @@
+package dispatcher_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"code.dny.dev/ssrf"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/dispatcher"
+)
+
+// raw answers each connection's first request with bytes of its own, and closes it unless told otherwise.
+func raw(t *testing.T, answer func(c net.Conn)) (url string) {
+	t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				r, err := http.ReadRequest(bufio.NewReader(c))
+				if err != nil {
+					return
+				}
+				io.Copy(io.Discard, r.Body) //nolint:errcheck // the request is of no interest
+				answer(c)
+			}()
+		}
+	}()
+	return "http://" + l.Addr().String()
+}
+
+// TestHostileReceivers has receivers do what receivers do: each ends as one recorded attempt with a verdict, in time.
+func TestHostileReceivers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.dispatch()
+	forever := func(c net.Conn, chunk string) {
+		ticker := time.NewTicker(20 * time.Millisecond)
+		defer ticker.Stop()
+		for range ticker.C {
+			if _, err := io.WriteString(c, chunk); err != nil {
+				return
+			}
+		}
+	}
+	metadata := newSink(t, func(http.ResponseWriter, *http.Request, int) {})
+	for name, tc := range map[string]struct {
+		url     string
+		verdict domain.Verdict
+		status  int
+		reason  string
+	}{
+		"hangs":         {url: raw(t, func(c net.Conn) { io.Copy(io.Discard, c) }), verdict: domain.Timeout},                                           //nolint:errcheck // until the client leaves
+		"drips-headers": {url: raw(t, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 200 OK\r\n"); forever(c, "X: y\r\n") }), verdict: domain.Timeout}, //nolint:errcheck // the same
+		"resets":        {url: raw(t, func(c net.Conn) { c.(*net.TCPConn).SetLinger(0) }), verdict: domain.NetworkError},                               //nolint:errcheck // the same
+		"sends-garbage": {url: raw(t, func(c net.Conn) { io.WriteString(c, "\x00\xff\x13 this is no HTTP\r\n\r\n") }), verdict: domain.NetworkError},   //nolint:errcheck // the same
+		"endless-headers": {url: raw(t, func(c net.Conn) {
+			io.WriteString(c, "HTTP/1.1 200 OK\r\n")
+			for {
+				if _, err := io.WriteString(c, strings.Repeat("X: y\r\n", 1000)); err != nil {
+					return
+				}
+			}
+		}), verdict: domain.NetworkError}, //nolint:errcheck // the same
+		"lies-about-length": {url: raw(t, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 202 Accepted\r\nContent-Length: 1000000\r\n\r\nshort") }), verdict: domain.Accepted, status: 202}, //nolint:errcheck // the same
+		"failing-and-lying": {url: raw(t, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 500 No\r\nContent-Length: 1000000\r\n\r\nshort") }), verdict: domain.NetworkError, status: 500},   //nolint:errcheck // the same
+		"redirects": {url: raw(t, func(c net.Conn) {
+			io.WriteString(c, "HTTP/1.1 307 Go\r\nLocation: http://169.254.169.254/latest/meta-data\r\nContent-Length: 0\r\n\r\n")
+		}), verdict: domain.Permanent, status: 307, reason: "redirects are not followed"}, //nolint:errcheck // the same
+		"link-local":   {url: "http://169.254.169.254/latest/meta-data", verdict: domain.Permanent, reason: "not public"},
+		"mapped":       {url: "http://[::ffff:169.254.169.254]/", verdict: domain.Permanent, reason: "not public"},
+		"private":      {url: "http://10.0.0.1/", verdict: domain.Permanent, reason: "not public"},
+		"unspecified":  {url: strings.Replace(metadata.URL, "127.0.0.1", "0.0.0.0", 1), verdict: domain.Permanent, reason: "not public"},
+		"ipv6-unique":  {url: "http://[fd00:ec2::254]/", verdict: domain.Permanent, reason: "not public"},
+		"6to4-private": {url: "http://[2002:0a00:0001::1]/", verdict: domain.Permanent, reason: "not public"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := &world{T: t, db: w.db, ledger: w.ledger, vault: w.vault, topic: w.topic, engine: w.engine}
+			w.target(name, tc.url, func(t *domain.Target) {
+				t.Retry = domain.Retry{MaxAttempts: 1, Timeout: domain.Duration(time.Second)}
+			})
+			d := w.outcome(w.fire(name), map[bool]domain.Outcome{true: domain.Succeeded, false: domain.Failed}[tc.verdict.Settles()])
+			a := d.Trail[0]
+			if a.Verdict != tc.verdict || a.Status != tc.status || !strings.Contains(a.Reason, tc.reason) {
+				t.Errorf("attempt = %s, HTTP %d (%s); want %s, HTTP %d, with %q", a.Verdict, a.Status, a.Reason, tc.verdict, tc.status, tc.reason)
+			}
+		})
+	}
+}
+
+// TestAnEndlessAnswerIsReadInPart bounds what an answer can cost in memory and time.
+func TestAnEndlessAnswerIsReadInPart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.dispatch()
+	w.target("endless", raw(t, func(c net.Conn) {
+		io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n") //nolint:errcheck // until the client leaves
+		for {
+			if _, err := io.WriteString(c, strings.Repeat("x", 1<<16)); err != nil {
+				return
+			}
+		}
+	}))
+	w.outcome(w.fire("endless"), domain.Succeeded)
+	got := events[domain.DeliveryAttempted](w, "delivery.attempted")
+	if len(got) != 1 || got[0].ResponseBytes != 64<<10 {
+		t.Errorf("attempts = %+v, want one that read 64 KiB", got)
+	}
+}
+
+// TestTheAddressIsCheckedWhenItIsDialled: a name that resolves to a public address when it is looked at, and to a private
+// one when it is dialled, leads nowhere. The check is on the address of the connection itself, so the name does not matter.
+func TestTheAddressIsCheckedWhenItIsDialled(t *testing.T) {
+	t.Parallel()
+	s := newSink(t, accept)
+	_, port, err := net.SplitHostPort(strings.TrimPrefix(s.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		url     string
+		allowed []netip.Prefix
+		refused bool
+	}{
+		"a name of a private address":             {url: "http://localhost:" + port, refused: true},
+		"the same, in a network that is allowed":  {url: "http://localhost:" + port, allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}},
+		"an allowed network does not open others": {url: "http://169.254.169.254:" + port, allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, refused: true},
+		"NAT64 of a private address":              {url: "http://[64:ff9b::7f00:1]:" + port, refused: true},
+		"IPv4-mapped loopback":                    {url: "http://[::ffff:127.0.0.1]:" + port, refused: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			req, err := http.NewRequestWithContext(ctx, http.MethodPost, tc.url, strings.NewReader("{}"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			answer, err := dispatcher.NewClient(tc.allowed).Do(req)
+			if err == nil {
+				answer.Body.Close()
+			}
+			if errors.Is(err, ssrf.ErrProhibitedIP) != tc.refused {
+				t.Error(fmt.Errorf("err = %w, refused wanted: %t", err, tc.refused))
+			}
+		})
+	}
+}
