@@ -46,22 +46,23 @@ func (e *TemplateError) Error() string {
 
 func (e *TemplateError) Unwrap() error { return ErrMalformed }
 
-// CompileTarget checks a target and compiles its templates. Errors: *InvalidError, *TemplateError.
-func CompileTarget(t Target) (*CompiledTarget, error) {
+// CompileTarget checks a target and compiles its templates, which may name the partials given. Errors: *InvalidError,
+// *TemplateError.
+func CompileTarget(t Target, partials Partials) (*CompiledTarget, error) {
 	t.Normalize()
 	if err := t.Validate(); err != nil {
 		return nil, err
 	}
 	c := &CompiledTarget{Target: t}
 	var err error
-	if c.body, err = compile(t, "body", t.Body); err != nil {
+	if c.body, err = partials.compile("/body", t.Body, TemplateOptions(t, "body")); err != nil {
 		return nil, err
 	}
-	if c.url, err = compile(t, "url", t.URL); err != nil {
+	if c.url, err = partials.compile("/url", t.URL, TemplateOptions(t, "url")); err != nil {
 		return nil, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.Headers)) {
-		tpl, err := compile(t, "headers/"+name, t.Headers[name])
+		tpl, err := partials.compile("/headers/"+name, t.Headers[name], TemplateOptions(t, "headers/"+name))
 		if err != nil {
 			return nil, err
 		}
@@ -86,18 +87,13 @@ func TemplateOptions(t Target, part string) twig.Options {
 	return twig.Options{Name: part, Mode: mode, Functions: hostFunctions}
 }
 
-func compile(target Target, part, source string) (*twig.Template, error) {
-	pointer := "/" + part
-	t, err := twig.Compile(source, TemplateOptions(target, part))
-	var te *twig.Error
-	if errors.As(err, &te) {
-		message := te.Message
-		if te.Suggestion != "" {
-			message += "; " + te.Suggestion
-		}
-		return nil, &TemplateError{Pointer: pointer, Line: te.Line, Column: te.Column, Message: message}
+// templates are all of the target's.
+func (c *CompiledTarget) templates() []*twig.Template {
+	all := []*twig.Template{c.body, c.url}
+	for _, h := range c.headers {
+		all = append(all, h.tpl)
 	}
-	return t, err
+	return all
 }
 
 // Environment is what a rendering depends on besides the context.

@@ -45,7 +45,7 @@ func TestWhatATargetMayNotBe(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, err := domain.CompileTarget(target(tc.change))
+			_, err := domain.CompileTarget(target(tc.change), domain.Partials{})
 			if !errors.Is(err, domain.ErrMalformed) {
 				t.Fatalf("CompileTarget = %v, want ErrMalformed", err)
 			}
@@ -90,7 +90,7 @@ func TestTargetFiles(t *testing.T) {
 
 func render(t *testing.T, tg domain.Target, context string) (domain.Rendering, error) {
 	t.Helper()
-	c, err := domain.CompileTarget(tg)
+	c, err := domain.CompileTarget(tg, domain.Partials{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +153,7 @@ func TestRenderStopsWhenItIsNotWaitedForAnyMore(t *testing.T) {
 	t.Parallel()
 	c, err := domain.CompileTarget(target(func(t *domain.Target) {
 		t.Body = `[{% for i in 1..100000 %}{% for j in 1..100000 %}{% endfor %}{% endfor %}]`
-	}))
+	}), domain.Partials{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +186,7 @@ func TestConditions(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c, err := domain.CompileTarget(target(func(t *domain.Target) { t.Condition = json.RawMessage(tc.condition) }))
+			c, err := domain.CompileTarget(target(func(t *domain.Target) { t.Condition = json.RawMessage(tc.condition) }), domain.Partials{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -194,5 +194,44 @@ func TestConditions(t *testing.T) {
 				t.Errorf("Holds = %v, %v", got, err)
 			}
 		})
+	}
+}
+
+func TestPartials(t *testing.T) {
+	t.Parallel()
+	partials := domain.Partials{Position: 9, Sources: map[string]string{
+		"money":  `{% macro of(v) %}{{ v|number_format(2) }}{% endmacro %}`,
+		"person": `{"name": "{{ profile.first_name }}"}`,
+		"outer":  `{% include 'person' %}`,
+	}}
+	uses := func(handle, body string) domain.Target {
+		return target(func(t *domain.Target) { t.Handle, t.Body = handle, body })
+	}
+	list := []domain.Target{uses("direct", `{% include 'person' %}`), uses("through-another", `{"a": {% include 'outer' %}}`), uses("plain", `{"plain": 1}`)}
+	if _, err := domain.CompileTarget(list[0], domain.Partials{}); !errors.Is(err, domain.ErrMalformed) {
+		t.Errorf("CompileTarget = %v for a partial that is not there, want ErrMalformed", err)
+	}
+	touched, broken := partials.With("person", `{"name": "{{ profile.first_name|upper }}"}`).Touched("person", list)
+	if len(touched) != 2 || len(broken) != 0 {
+		t.Errorf("Touched = %v, %v, want the two that name it, one of them through another", touched, broken)
+	}
+	_, broken = partials.With("person", `{{ x|`).Touched("person", list)
+	if len(broken) != 2 {
+		t.Errorf("broken = %v, want both that name it", broken)
+	}
+	if err := partials.With("person", `{{ x|`).Check("person"); !errors.Is(err, domain.ErrMalformed) {
+		t.Errorf("Check = %v, want ErrMalformed", err)
+	}
+	c, err := domain.CompileTarget(list[1], partials)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := twig.DecodeContext([]byte(`{"profile":{"first_name":"J\"n"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.Render(t.Context(), data, domain.Environment{Now: time.Now})
+	if err != nil || got.Body != `{"a": {"name": "J\"n"}}` {
+		t.Errorf("Render = %q, %v", got.Body, err)
 	}
 }

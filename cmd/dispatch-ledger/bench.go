@@ -46,7 +46,7 @@ func (s *settings) benchmark(cmd *cobra.Command, do func(context.Context, *store
 		}
 		s.dataDir = dir
 	}
-	return s.with(cmd.Context(), func(ctx context.Context, st *store) error {
+	return s.serving(cmd.Context(), func(ctx context.Context, st *store) error {
 		if head, err := st.ledger.Head(ctx); err != nil || head > 0 {
 			return fmt.Errorf("the ledger holds %d events (%w); measure on an empty one", head, err)
 		}

@@ -52,7 +52,7 @@ func newDemo(s *settings) *cobra.Command {
 			if !cmd.Flags().Changed("log-level") {
 				s.logLevel = "error"
 			}
-			return s.with(cmd.Context(), func(ctx context.Context, st *store) error { return st.demo(ctx, f, once) })
+			return s.serving(cmd.Context(), func(ctx context.Context, st *store) error { return st.demo(ctx, f, once) })
 		},
 	}
 	cmd.Flags().BoolVar(&once, "once", false, "exit 0 when everything came out as it should, 3 when not")

@@ -118,12 +118,6 @@ func newCheckpoint(s *settings) *cobra.Command {
 					}
 					return nil
 				}
-				if st.private {
-					// Nobody else grows the tree.
-					if err := st.catchUp(ctx); err != nil {
-						return err
-					}
-				}
 				signed, err := c.Sign(ctx)
 				if err != nil {
 					return err
@@ -137,29 +131,6 @@ func newCheckpoint(s *settings) *cobra.Command {
 	return cmd
 }
 
-// catchUp works until every reader stands at the head.
-func (st *store) catchUp(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan error, 1)
-	go func() { done <- st.work(ctx, workerOptions{}) }()
-	ticker := time.NewTicker(20 * time.Millisecond)
-	defer ticker.Stop()
-	for {
-		var behind bool
-		err := st.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM subscriptions WHERE state = 'running' AND position < (SELECT max(position) FROM events))`).Scan(&behind)
-		if err != nil || !behind {
-			cancel()
-			return errors.Join(err, <-done)
-		}
-		select {
-		case err := <-done:
-			cancel()
-			return err
-		case <-ticker.C:
-		}
-	}
-}
-
 func newEvidence(s *settings) *cobra.Command {
 	var out, reveal string
 	cmd := &cobra.Command{
@@ -171,11 +142,6 @@ func newEvidence(s *settings) *cobra.Command {
 				return usagef("%q is no delivery id", args[0])
 			}
 			return s.with(cmd.Context(), func(ctx context.Context, st *store) error {
-				if st.private {
-					if err := st.catchUp(ctx); err != nil {
-						return err
-					}
-				}
 				c, err := st.checkpointer(ctx)
 				if err != nil {
 					return err

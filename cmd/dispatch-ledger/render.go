@@ -138,7 +138,7 @@ func lintTarget(content []byte, sample *twig.Context, variables []string) []twig
 		}
 	}
 	findings = append(findings, found...)
-	if _, err := domain.CompileTarget(target.Target); err != nil && len(found) == 0 {
+	if _, err := domain.CompileTarget(target.Target, domain.Partials{}); err != nil && len(found) == 0 {
 		findings = append(findings, twig.Finding{Rule: "target", Severity: twig.SeverityError, Message: err.Error(), Template: "file"})
 	}
 	return findings

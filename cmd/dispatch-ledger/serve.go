@@ -61,7 +61,7 @@ func newServe(s *settings) *cobra.Command {
 		Short: "Run the service: API, planner, dispatcher, projections",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return s.with(cmd.Context(), func(ctx context.Context, st *store) error { return st.serve(ctx, f, nil) })
+			return s.serving(cmd.Context(), func(ctx context.Context, st *store) error { return st.serve(ctx, f, nil) })
 		},
 	}
 	f.addTo(cmd.Flags())

@@ -92,6 +92,49 @@ func (st *store) work(ctx context.Context, o workerOptions) error {
 	return err
 }
 
+// catchUp brings the projections and the tree to the head, for a command that runs the database itself: nobody else
+// does. Nothing is planned and nothing is sent.
+func (st *store) catchUp(ctx context.Context) error {
+	head, err := st.ledger.Head(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	topic, err := schema.OpenTopic(st.db, st.ledger, "", schema.Options{Name: st.settings.name}, st.log)
+	if err != nil {
+		return err
+	}
+	defer topic.Close() //nolint:errcheck // it has nothing left to lose
+	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: 30 * time.Second}, watermill.NopLogger{})
+	if err != nil {
+		return err
+	}
+	readers := append(st.engine.Live(liveSlice), projections.Live{Subscription: schema.TreeSubscription, Handle: schema.GrowTree})
+	for _, r := range readers {
+		if err := projections.AddTo(ctx, router, topic, r.Subscription, r.Handle); err != nil {
+			return err
+		}
+	}
+	done := make(chan error, 1)
+	go func() { done <- router.Run(ctx) }()
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		var behind bool
+		err := st.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM subscriptions WHERE state = 'running' AND name <> $2 AND position < $1)`, head, planner.Name).Scan(&behind)
+		if err != nil || !behind {
+			cancel()
+			return errors.Join(err, topic.Close(), <-done)
+		}
+		select {
+		case err := <-done:
+			return err
+		case <-ticker.C:
+		}
+	}
+}
+
 // rebuildOutdated brings projections of an older version up to this program's, in the background; the old tables
 // serve until then.
 func (st *store) rebuildOutdated(ctx context.Context) {

@@ -154,8 +154,21 @@ func (s *settings) key() (schema.MasterKey, error) {
 	return schema.LoadOrCreateMasterKey(filepath.Join(s.dataDir, "master.key"))
 }
 
-// with opens the store for a command and closes it after.
+// with opens the store for a command and closes it after. A command that runs the database itself first brings the
+// projections up to date, since nobody else does.
 func (s *settings) with(ctx context.Context, do func(context.Context, *store) error) error {
+	return s.serving(ctx, func(ctx context.Context, st *store) error {
+		if st.private {
+			if err := st.catchUp(ctx); err != nil {
+				return err
+			}
+		}
+		return do(ctx, st)
+	})
+}
+
+// serving is with for a command that does the work itself.
+func (s *settings) serving(ctx context.Context, do func(context.Context, *store) error) error {
 	st, err := s.open(ctx)
 	if err != nil {
 		return err

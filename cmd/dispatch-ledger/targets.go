@@ -103,6 +103,10 @@ func targetTable(list []targets.Target) table {
 // applyTargets checks all files before it records any, so that a mistake in the last leaves the first as it was.
 func (st *store) applyTargets(ctx context.Context, files []string) error {
 	changes := make([]domain.TargetChanged, len(files))
+	partials, err := st.partials(ctx)
+	if err != nil {
+		return err
+	}
 	for i, file := range files {
 		content, err := readFile(st.settings.env.stdin, file)
 		if err != nil {
@@ -111,7 +115,7 @@ func (st *store) applyTargets(ctx context.Context, files []string) error {
 		if changes[i], err = domain.ParseTargetFile(content); err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
-		if _, err := domain.CompileTarget(changes[i].Target); err != nil {
+		if _, err := domain.CompileTarget(changes[i].Target, partials); err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
 	}

@@ -265,7 +265,7 @@ type putTargetInput struct {
 }
 
 func (a *api) putTarget(ctx context.Context, in *putTargetInput) (*targetOutput, error) {
-	changed, err := parseTarget(in.Handle, in.RawBody)
+	changed, err := a.parseTarget(ctx, in.Handle, in.RawBody)
 	if err != nil {
 		return nil, err
 	}
@@ -292,15 +292,20 @@ func sameTarget(a, b domain.Target) bool {
 }
 
 // parseTarget reads, completes, checks and compiles the target of a PUT.
-func parseTarget(handle string, body []byte) (domain.TargetChanged, error) {
+func (a *api) parseTarget(ctx context.Context, handle string, body []byte) (domain.TargetChanged, error) {
 	body, err := without(body, readOnly)
 	if err != nil {
 		return domain.TargetChanged{}, err
 	}
 	changed, err := domain.ParseTarget(body, handle)
-	if err == nil {
-		_, err = domain.CompileTarget(changed.Target)
+	if err != nil {
+		return changed, err
 	}
+	partials, err := targets.Partials(ctx, a.DB)
+	if err != nil {
+		return changed, err
+	}
+	_, err = domain.CompileTarget(changed.Target, partials)
 	return changed, err
 }
 
@@ -436,7 +441,11 @@ func (a *api) previewTarget(ctx context.Context, in *previewTargetInput) (*previ
 	if err != nil {
 		return nil, err
 	}
-	compiled, err := domain.CompileTarget(target)
+	partials, err := targets.Partials(ctx, a.DB)
+	if err != nil {
+		return nil, err
+	}
+	compiled, err := domain.CompileTarget(target, partials)
 	if err != nil {
 		return nil, err
 	}
@@ -494,7 +503,7 @@ func parsePreview(body []byte) (request PreviewRequest, err error) {
 // previewed finds the target that is to be rendered.
 func (a *api) previewed(ctx context.Context, handle string, request PreviewRequest) (domain.Target, error) {
 	if request.Draft != nil {
-		changed, err := parseTarget(handle, request.Draft)
+		changed, err := a.parseTarget(ctx, handle, request.Draft)
 		return changed.Target, below("/draft", err)
 	}
 	now, versions, err := a.history(ctx, handle)

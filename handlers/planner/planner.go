@@ -42,11 +42,13 @@ type Planner struct {
 	Log       *slog.Logger
 
 	compiled *lru.Cache[compiledKey, *domain.CompiledTarget]
+	partials domain.Partials // as last read; slices come one at a time
 }
 
 type compiledKey struct {
-	handle  string
-	version int64
+	handle   string
+	version  int64
+	partials int64 // position of the partials that it was compiled with
 }
 
 const compiledTargets = 1024
@@ -90,6 +92,9 @@ func (p *Planner) Handle(ctx context.Context, tx *sql.Tx, s schema.Slice) error 
 	}
 	known, views, err := p.look(ctx, tx, opened)
 	if err != nil {
+		return err
+	}
+	if err := p.readPartials(ctx, tx); err != nil {
 		return err
 	}
 	events, secrets := make([]domain.Event, len(opened)), make([][]byte, len(opened))
@@ -213,18 +218,28 @@ func (p *Planner) answer(ctx context.Context, o schema.Opened, known map[string]
 	return domain.DeliveryPlanned{
 		DueAt: fired.NotBefore, ExpiresAt: expires, Priority: t.Priority, Ordered: t.Order == domain.OrderByProfile && fired.ProfileID != uuid.Nil,
 		DeliveryID: id, Firing: firing, Consent: decision, Unresolved: rendering.Unresolved,
-		BodySHA256: hex.EncodeToString(sum[:]), BodyBytes: len(rendering.Body), MaxAttempts: t.Retry.MaxAttempts,
+		BodySHA256: hex.EncodeToString(sum[:]), BodyBytes: len(rendering.Body), MaxAttempts: t.Retry.MaxAttempts, Partials: p.partials.Position,
 		URL: rendering.URL, Headers: rendering.Headers, Body: rendering.Body, Placeholder: placeholder,
 	}
 }
 
+// readPartials reads the partials anew when one has changed.
+func (p *Planner) readPartials(ctx context.Context, tx *sql.Tx) error {
+	position, err := targets.PartialsPosition(ctx, tx)
+	if err != nil || position == p.partials.Position {
+		return err
+	}
+	p.partials, err = targets.Partials(ctx, tx)
+	return err
+}
+
 // compile gives the target's version compiled, from the cache where it is.
 func (p *Planner) compile(t targets.Target) (*domain.CompiledTarget, error) {
-	key := compiledKey{t.Handle, t.Version}
+	key := compiledKey{t.Handle, t.Version, p.partials.Position}
 	if c, ok := p.compiled.Get(key); ok {
 		return c, nil
 	}
-	c, err := domain.CompileTarget(t.Target)
+	c, err := domain.CompileTarget(t.Target, p.partials)
 	if err != nil {
 		return nil, err
 	}

@@ -24,3 +24,12 @@ FROM (
     ORDER BY target, position DESC
 ) s
 WHERE t.handle = s.target AND s.position > t.position;
+
+-- name: partials as they are
+-- on: partial.changed, partial.deleted
+INSERT INTO partials AS p (name, version, state, source, changed_at, changed_by, position)
+SELECT DISTINCT ON (stream) data->>'name', version, state, coalesce(data->>'source', ''), recorded_at, actor, position
+FROM slice WHERE type IN ('partial.changed', 'partial.deleted')
+ORDER BY stream, position DESC
+ON CONFLICT (name) DO UPDATE SET version = excluded.version, state = excluded.state, source = excluded.source,
+    changed_at = excluded.changed_at, changed_by = excluded.changed_by, position = excluded.position;

@@ -100,3 +100,51 @@ func each(ctx context.Context, q schema.Querier, add func(Target), query string,
 	}
 	return rows.Err()
 }
+
+// Partial is a partial as it is now.
+type Partial struct {
+	Name      string    `json:"name"`
+	Version   int64     `json:"version"` // in its stream, which is also what a change must state that it decided on
+	State     string    `json:"state"`   // present or deleted
+	Source    string    `json:"source"`
+	ChangedAt time.Time `json:"changed_at"`
+	ChangedBy string    `json:"changed_by"`
+	Position  int64     `json:"position"`
+}
+
+// ListPartials gives every partial that there is or was, by name.
+func ListPartials(ctx context.Context, q schema.Querier) ([]Partial, error) {
+	rows, err := q.QueryContext(ctx, `SELECT name, version, state, source, changed_at, changed_by, position FROM partials ORDER BY name`)
+	if err != nil {
+		return nil, fmt.Errorf("partials: %w", err)
+	}
+	defer rows.Close()
+	out := []Partial{}
+	for rows.Next() {
+		var p Partial
+		if err := rows.Scan(&p.Name, &p.Version, &p.State, &p.Source, &p.ChangedAt, &p.ChangedBy, &p.Position); err != nil {
+			return nil, fmt.Errorf("partials: %w", err)
+		}
+		out = append(out, p)
+	}
+	return out, rows.Err()
+}
+
+// Partials gives the partials that templates may name now.
+func Partials(ctx context.Context, q schema.Querier) (domain.Partials, error) {
+	list, err := ListPartials(ctx, q)
+	p := domain.Partials{Sources: make(map[string]string, len(list))}
+	for _, x := range list {
+		p.Position = max(p.Position, x.Position)
+		if x.State == "present" {
+			p.Sources[x.Name] = x.Source
+		}
+	}
+	return p, err
+}
+
+// PartialsPosition is that of the last change of any partial, to tell whether what is known of them still holds.
+func PartialsPosition(ctx context.Context, q schema.Querier) (position int64, err error) {
+	err = q.QueryRowContext(ctx, `SELECT coalesce(max(position), 0) FROM partials`).Scan(&position)
+	return position, err
+}

@@ -12,6 +12,17 @@ CREATE TABLE targets (
     position   bigint      NOT NULL
 );
 
+-- partials: the pieces that templates share, as they are now. Their versions stand in the ledger.
+CREATE TABLE partials (
+    name       text COLLATE "C" PRIMARY KEY,
+    version    bigint      NOT NULL,  -- in the partial's stream
+    state      text        NOT NULL,  -- present or deleted
+    source     text        NOT NULL,
+    changed_at timestamptz NOT NULL,
+    changed_by text        NOT NULL,
+    position   bigint      NOT NULL
+);
+
 CREATE TABLE target_versions (
     handle     text COLLATE "C" NOT NULL,
     version    bigint      NOT NULL,

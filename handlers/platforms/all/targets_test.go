@@ -74,7 +74,7 @@ func render(t *testing.T, template platforms.Template, context string) request {
 	if target.Platform != template.Platform {
 		t.Errorf("platform %q in a file of %s", target.Platform, template.Platform)
 	}
-	compiled, err := domain.CompileTarget(target.Target)
+	compiled, err := domain.CompileTarget(target.Target, domain.Partials{})
 	if err != nil {
 		t.Fatal(err)
 	}
