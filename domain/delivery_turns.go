@@ -46,8 +46,10 @@ type DeliveryExpired struct {
 
 var (
 	_ = declare("delivery.requeued", 1, FromLedger, "Somebody had a delivery tried again that had ended.",
-		DeliveryRequeued{DeliveryID: exampleDelivery, Target: exampleFiring.Target, ProfileID: exampleFiring.ProfileID, Planned: 42, Attempt: 9, DueAt: exampleTime, Was: Failed,
-			PlannedVersion: 3, CurrentVersion: 4, ConsentThen: Decision{Decision: DecisionAllowed, Reason: "opted_in", AsOf: 41}, ConsentNow: Decision{Decision: DecisionAllowed, Reason: "opted_in", AsOf: 97}})
+		DeliveryRequeued{
+			DeliveryID: exampleDelivery, Target: exampleFiring.Target, ProfileID: exampleFiring.ProfileID, Planned: 42, Attempt: 9, DueAt: exampleTime, Was: Failed,
+			PlannedVersion: 3, CurrentVersion: 4, ConsentThen: Decision{Decision: DecisionAllowed, Reason: "opted_in", AsOf: 41}, ConsentNow: Decision{Decision: DecisionAllowed, Reason: "opted_in", AsOf: 97},
+		})
 	_ = declare("delivery.cancelled", 1, FromLedger, "Somebody stopped a delivery that was still to be sent.",
 		DeliveryCancelled{DeliveryID: exampleDelivery, Target: exampleFiring.Target, ProfileID: exampleFiring.ProfileID, Reason: "the offer was withdrawn"})
 	_ = declare("delivery.expired", 1, FromLedger, "A delivery's time passed before it could be sent.",

@@ -75,7 +75,7 @@ func newBenchSink(ctx context.Context) (*benchSink, error) {
 			<-r.Context().Done()
 			return
 		}
-		io.Copy(io.Discard, r.Body) //nolint:errcheck,gosec // a client that is gone is not counted on
+		io.Copy(io.Discard, r.Body) //nolint:errcheck // a client that is gone is not counted on
 		if id := r.Header.Get("webhook-id"); id != "" {
 			sink.mu.Lock()
 			if _, again := sink.arrived[id]; !again {
@@ -150,7 +150,7 @@ func (st *store) benchDispatch(ctx context.Context, b dispatchBench) (err error)
 	if err != nil {
 		return err
 	}
-	defer sink.server.Close() //nolint:errcheck // the process ends
+	defer sink.server.Close()
 	out := st.settings.env.stdout
 
 	bare, err := bareClient(ctx, "http://"+sink.address+"/bare", b.concurrency, b.firings)
@@ -191,14 +191,14 @@ func (st *store) benchDispatch(ctx context.Context, b dispatchBench) (err error)
 	runtime.ReadMemStats(&memory)
 	rate := float64(b.firings) / took.Seconds()
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
-	fmt.Fprintf(w, "WHAT\tA SECOND\tTIMES BARE\n")                                                    //nolint:errcheck // Flush tells
-	fmt.Fprintf(w, "bare client, %d at once, nothing recorded\t%.0f\t1.00\n", b.concurrency, bare)    //nolint:errcheck // Flush tells
-	fmt.Fprintf(w, "firings accepted, in batches\t%.0f\t%.2f\n", accepted, accepted/bare)             //nolint:errcheck // Flush tells
-	fmt.Fprintf(w, "deliveries: planned, sent, each attempt recorded\t%.0f\t%.2f\n", rate, rate/bare) //nolint:errcheck // Flush tells
+	fmt.Fprintf(w, "WHAT\tA SECOND\tTIMES BARE\n")
+	fmt.Fprintf(w, "bare client, %d at once, nothing recorded\t%.0f\t1.00\n", b.concurrency, bare)
+	fmt.Fprintf(w, "firings accepted, in batches\t%.0f\t%.2f\n", accepted, accepted/bare)
+	fmt.Fprintf(w, "deliveries: planned, sent, each attempt recorded\t%.0f\t%.2f\n", rate, rate/bare)
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%d firings in %s, %d requests received, heap %d MiB\n", b.firings, took.Round(time.Millisecond), sink.received.Load(), memory.HeapAlloc>>20) //nolint:errcheck // nobody is left to tell
+	fmt.Fprintf(out, "%d firings in %s, %d requests received, heap %d MiB\n", b.firings, took.Round(time.Millisecond), sink.received.Load(), memory.HeapAlloc>>20)
 	if b.latency == 0 {
 		return nil
 	}
@@ -246,8 +246,8 @@ func bareClient(ctx context.Context, url string, concurrency, n int) (float64, e
 				if err != nil {
 					return err
 				}
-				io.Copy(io.Discard, answer.Body) //nolint:errcheck,gosec // a sink's empty answer
-				answer.Body.Close()              //nolint:errcheck,gosec // the same
+				io.Copy(io.Discard, answer.Body) //nolint:errcheck // a sink's empty answer
+				answer.Body.Close()              //nolint:gosec // the same
 			}
 			return nil
 		})
@@ -265,7 +265,10 @@ func (st *store) benchLatency(ctx context.Context, b dispatchBench, sink *benchS
 	go func() {
 		served <- st.serve(serving, serveFlags{listen: "127.0.0.1:0", roles: []string{"api"}, bootstrapToken: token}, func(address string) { ready <- address })
 	}()
-	defer func() { stop(); <-served }()
+	defer func() {
+		stop()
+		<-served //nolint:errcheck // the bench has what it wanted of it
+	}()
 	var address string
 	select {
 	case address = <-ready:
@@ -279,7 +282,7 @@ func (st *store) benchLatency(ctx context.Context, b dispatchBench, sink *benchS
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "from POST /v1/events to request received, %d a second: p50 %s, p99 %s\n", b.perSecond, alone.p50, alone.p99) //nolint:errcheck // nobody is left to tell
+	fmt.Fprintf(out, "from POST /v1/events to request received, %d a second: p50 %s, p99 %s\n", b.perSecond, alone.p50, alone.p99)
 	if b.dead == 0 {
 		return nil
 	}
@@ -296,7 +299,7 @@ func (st *store) benchLatency(ctx context.Context, b dispatchBench, sink *benchS
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "the same beside %d deliveries queued to a dead target: p50 %s, p99 %s (%+.0f %%)\n", b.dead, beside.p50, beside.p99, //nolint:errcheck // nobody is left to tell
+	fmt.Fprintf(out, "the same beside %d deliveries queued to a dead target: p50 %s, p99 %s (%+.0f %%)\n", b.dead, beside.p50, beside.p99,
 		100*(beside.p99.Seconds()/alone.p99.Seconds()-1))
 	return nil
 }
@@ -371,7 +374,7 @@ func profileCPU(file string) (stop func(), err error) {
 	if file == "" {
 		return func() {}, nil
 	}
-	f, err := os.Create(file) //nolint:gosec // the file that the user names
+	f, err := os.Create(file)
 	if err != nil {
 		return nil, err
 	}
@@ -380,6 +383,6 @@ func profileCPU(file string) (stop func(), err error) {
 	}
 	return func() {
 		pprof.StopCPUProfile()
-		f.Close() //nolint:errcheck,gosec // a profile cut short shows when it is read
+		f.Close() //nolint:gosec // a profile cut short shows when it is read
 	}, nil
 }

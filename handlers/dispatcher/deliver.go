@@ -86,6 +86,7 @@ func (d *Dispatcher) deliver(ctx context.Context, j job) {
 		a.Consent = &decision
 	}
 	v := d.send(ctx, planned, t, &a)
+	done() // the slot is the request's: recording what came of it keeps nobody else from sending
 	a.Verdict, a.Reason = v.Kind, v.Reason
 	if v.Kind.Settles() {
 		a.Outcome = domain.Succeeded
@@ -169,7 +170,7 @@ func (d *Dispatcher) send(ctx context.Context, planned domain.DeliveryPlanned, t
 	var readErr error
 	if err == nil {
 		body, readErr = io.ReadAll(io.LimitReader(answer.Body, readAtMost))
-		answer.Body.Close() //nolint:errcheck,gosec // read to its end or cut off; either way it is done with
+		answer.Body.Close() //nolint:gosec // read to its end or cut off; either way it is done with
 	}
 	took := d.Now().Sub(started)
 	a.DurationMS = milliseconds(took)

@@ -69,7 +69,7 @@ const (
 	sweepInterval = time.Second
 	paceInterval  = 50 * time.Millisecond // how often tokens are asked for, and how many may be taken at once
 	giveBackAfter = 500 * time.Millisecond
-	claimAtOnce   = 128 // claims in one round trip
+	claimAtOnce   = 256 // claims in one round trip
 )
 
 // New makes a dispatcher.

@@ -32,7 +32,7 @@ func newLanes(road int) *lanes { return &lanes{road: road, lanes: map[string]*la
 // Claiming ahead keeps a fast target's slots busy while the next claim is made; a slow one's claims would only grow old.
 const (
 	aheadFor = 20 * time.Millisecond
-	aheadMax = 192
+	aheadMax = 512
 )
 
 // room says how many more claims a target may have in hand.
@@ -47,7 +47,7 @@ func (l *lanes) room(target string, concurrency int) int {
 	if lane := l.lanes[target]; lane != nil {
 		claims = lane.claims
 		if lane.mean > 0 && lane.mean < aheadFor {
-			ahead = min(aheadMax, 2*concurrency)
+			ahead = min(aheadMax, 4*concurrency)
 		}
 	}
 	if ahead == 0 { // what is claimed must not exceed what stays free: claims + n <= road - (taken + n)
@@ -82,14 +82,14 @@ func (l *lanes) enter(claims []queue.Claim, concurrency func(target string) int)
 	}
 }
 
-// slot waits for the right to make a request. The function it returns gives it back.
+// slot waits for the right to make a request. The function it returns gives it back, once however often it is called.
 func (l *lanes) slot(ctx context.Context, target string) (done func(), ok bool) {
 	l.mu.Lock()
 	slots := l.lanes[target].slots
 	l.mu.Unlock()
 	select {
 	case slots <- struct{}{}:
-		return func() { <-slots }, true
+		return sync.OnceFunc(func() { <-slots }), true
 	case <-ctx.Done():
 		return nil, false
 	}

@@ -34,7 +34,7 @@ func (p *prepared) QueryContext(ctx context.Context, query string, args ...any) 
 		}
 		p.mu.Lock()
 		if earlier, there := p.statements[query]; there {
-			s.Close() //nolint:errcheck,gosec // another goroutine was first
+			defer s.Close() // another goroutine was first
 			s = earlier
 		} else {
 			p.statements[query] = s

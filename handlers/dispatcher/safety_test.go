@@ -39,7 +39,7 @@ func raw(t *testing.T, answer func(c net.Conn)) (url string) {
 				if err != nil {
 					return
 				}
-				io.Copy(io.Discard, r.Body) //nolint:errcheck // the request is of no interest
+				io.Copy(io.Discard, r.Body)
 				answer(c)
 			}()
 		}
@@ -68,10 +68,10 @@ func TestHostileReceivers(t *testing.T) {
 		status  int
 		reason  string
 	}{
-		"hangs":         {url: raw(t, func(c net.Conn) { io.Copy(io.Discard, c) }), verdict: domain.Timeout},                                           //nolint:errcheck // until the client leaves
-		"drips-headers": {url: raw(t, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 200 OK\r\n"); forever(c, "X: y\r\n") }), verdict: domain.Timeout}, //nolint:errcheck // the same
-		"resets":        {url: raw(t, func(c net.Conn) { c.(*net.TCPConn).SetLinger(0) }), verdict: domain.NetworkError},                               //nolint:errcheck // the same
-		"sends-garbage": {url: raw(t, func(c net.Conn) { io.WriteString(c, "\x00\xff\x13 this is no HTTP\r\n\r\n") }), verdict: domain.NetworkError},   //nolint:errcheck // the same
+		"hangs":         {url: raw(t, func(c net.Conn) { io.Copy(io.Discard, c) }), verdict: domain.Timeout},
+		"drips-headers": {url: raw(t, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 200 OK\r\n"); forever(c, "X: y\r\n") }), verdict: domain.Timeout},
+		"resets":        {url: raw(t, func(c net.Conn) { c.(*net.TCPConn).SetLinger(0) }), verdict: domain.NetworkError},
+		"sends-garbage": {url: raw(t, func(c net.Conn) { io.WriteString(c, "\x00\xff\x13 this is no HTTP\r\n\r\n") }), verdict: domain.NetworkError},
 		"endless-headers": {url: raw(t, func(c net.Conn) {
 			io.WriteString(c, "HTTP/1.1 200 OK\r\n")
 			for {
@@ -79,12 +79,12 @@ func TestHostileReceivers(t *testing.T) {
 					return
 				}
 			}
-		}), verdict: domain.NetworkError}, //nolint:errcheck // the same
-		"lies-about-length": {url: raw(t, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 202 Accepted\r\nContent-Length: 1000000\r\n\r\nshort") }), verdict: domain.Accepted, status: 202}, //nolint:errcheck // the same
-		"failing-and-lying": {url: raw(t, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 500 No\r\nContent-Length: 1000000\r\n\r\nshort") }), verdict: domain.NetworkError, status: 500},   //nolint:errcheck // the same
+		}), verdict: domain.NetworkError},
+		"lies-about-length": {url: raw(t, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 202 Accepted\r\nContent-Length: 1000000\r\n\r\nshort") }), verdict: domain.Accepted, status: 202},
+		"failing-and-lying": {url: raw(t, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 500 No\r\nContent-Length: 1000000\r\n\r\nshort") }), verdict: domain.NetworkError, status: 500},
 		"redirects": {url: raw(t, func(c net.Conn) {
 			io.WriteString(c, "HTTP/1.1 307 Go\r\nLocation: http://169.254.169.254/latest/meta-data\r\nContent-Length: 0\r\n\r\n")
-		}), verdict: domain.Permanent, status: 307, reason: "redirects are not followed"}, //nolint:errcheck // the same
+		}), verdict: domain.Permanent, status: 307, reason: "redirects are not followed"},
 		"link-local":   {url: "http://169.254.169.254/latest/meta-data", verdict: domain.Permanent, reason: "not public"},
 		"mapped":       {url: "http://[::ffff:169.254.169.254]/", verdict: domain.Permanent, reason: "not public"},
 		"private":      {url: "http://10.0.0.1/", verdict: domain.Permanent, reason: "not public"},
@@ -113,7 +113,7 @@ func TestAnEndlessAnswerIsReadInPart(t *testing.T) {
 	w := newWorld(t)
 	w.dispatch()
 	w.target("endless", raw(t, func(c net.Conn) {
-		io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n") //nolint:errcheck // until the client leaves
+		io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
 		for {
 			if _, err := io.WriteString(c, strings.Repeat("x", 1<<16)); err != nil {
 				return

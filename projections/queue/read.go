@@ -141,8 +141,8 @@ func (c *Claimer) open(ctx context.Context) (err error) {
 // Close gives the connection up. The claimer may be used again.
 func (c *Claimer) Close() {
 	if c.conn != nil {
-		c.conn.Raw(func(any) error { return driver.ErrBadConn }) //nolint:errcheck,gosec // its settings are its own: it must not go back to the pool
-		c.conn.Close()                                           //nolint:errcheck,gosec // it is gone already
+		c.conn.Raw(func(any) error { return driver.ErrBadConn }) //nolint:errcheck // its settings are its own: it must not go back to the pool
+		c.conn.Close()                                           //nolint:gosec // it is gone already
 	}
 	c.conn, c.work, c.due = nil, nil, nil
 }
