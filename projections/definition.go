@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
@@ -17,6 +18,7 @@ type Definition struct {
 	Version int // raised when the SQL changes meaning; the projection is then rebuilt and swapped in
 	Tables  string
 	Apply   []Statement
+	Linger  time.Duration     // how long the live projection lets events gather; see schema.Subscription
 	Digest  [sha256.Size]byte // of both files
 }
 
@@ -35,6 +37,12 @@ func Define(name string, version int, files fs.FS) Definition {
 	if err != nil {
 		panic(err)
 	}
+	return d
+}
+
+// Lingering gives the definition with a time for which its live projection lets events gather.
+func (d Definition) Lingering(t time.Duration) Definition {
+	d.Linger = t
 	return d
 }
 

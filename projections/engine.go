@@ -153,7 +153,7 @@ func (e *Engine) Live(limit int) []Live {
 	out := make([]Live, 0, len(e.all))
 	for _, d := range e.all {
 		out = append(out, Live{
-			Subscription: schema.Subscription{Name: d.SubscriptionName(), Limit: limit, Types: d.Types()},
+			Subscription: schema.Subscription{Name: d.SubscriptionName(), Limit: limit, Types: d.Types(), Linger: d.Linger},
 			Handle: func(ctx context.Context, tx *sql.Tx, s schema.Slice) error {
 				return e.apply(ctx, tx, e.live(d), d, s)
 			},

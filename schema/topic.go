@@ -52,6 +52,9 @@ type Subscription struct {
 	// Types are the event types that the handler does anything about; none means any. A slice without them moves the
 	// cursor and nothing else, and whoever comes after this subscription does not wait for that.
 	Types []string
+	// Linger lets events gather this long before a slice is read, unless the subscription is behind. Whatever nobody waits
+	// for leaves the processor to what somebody does.
+	Linger time.Duration
 }
 
 // Topic is the ledger as a Watermill topic, over the events table and no other: a message is a slice of the
@@ -205,6 +208,7 @@ type reader struct {
 	appended     <-chan struct{}
 	before       []<-chan struct{} // the same of the subscriptions that this one comes after
 	worked       bool
+	behind       bool                        // the last slice was as long as one may be
 	patience     *backoff.ExponentialBackOff // between failures of the database
 }
 
@@ -254,6 +258,7 @@ func (r *reader) UnmarshalMessage(row wsql.Scanner) (wsql.Row, error) {
 	if err := row.Scan(&from, &to, &types); err != nil {
 		return wsql.Row{}, err
 	}
+	r.behind = to-from >= int64(r.subscription.Limit)
 	msg := message.NewMessage(watermill.NewUUID(), nil)
 	msg.Metadata.Set("from", strconv.FormatInt(from, 10))
 	msg.Metadata.Set("to", strconv.FormatInt(to, 10))
@@ -295,10 +300,12 @@ func (r *reader) BeforeSubscribingQueries(string, string) []wsql.Query { return 
 func (r *reader) HandleError(_ watermill.LoggerAdapter, noMsg bool, err error) time.Duration {
 	if err == nil {
 		r.patience.Reset()
-		if !noMsg {
-			return 0
+		if noMsg {
+			r.wait(pollInterval, r.appended, r.anyBefore())
 		}
-		r.wait(pollInterval, r.appended, r.anyBefore())
+		if r.subscription.Linger > 0 && !r.behind {
+			r.wait(r.subscription.Linger, nil, nil)
+		}
 		return 0
 	}
 	// A slice that the handler gave up ends in ErrTxDone, and it has said why; a topic that closes cancels what it was at.

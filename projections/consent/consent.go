@@ -3,6 +3,7 @@ package consent
 
 import (
 	"embed"
+	"time"
 
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
 )
@@ -11,4 +12,4 @@ import (
 var files embed.FS
 
 // Definition is the decision that holds for each person, channel and purpose.
-var Definition = projections.Define("consent", 1, files)
+var Definition = projections.Define("consent", 1, files).Lingering(3 * time.Millisecond)

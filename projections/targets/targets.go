@@ -3,6 +3,7 @@ package targets
 
 import (
 	"embed"
+	"time"
 
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
 )
@@ -11,4 +12,4 @@ import (
 var files embed.FS
 
 // Definition is what each target is now and every version it had.
-var Definition = projections.Define("targets", 1, files)
+var Definition = projections.Define("targets", 1, files).Lingering(3 * time.Millisecond)
