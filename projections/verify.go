@@ -153,28 +153,33 @@ func (e *Engine) verifyProjection(ctx context.Context, tx *sql.Tx, d Definition,
 		return err
 	}
 	for _, table := range tables {
-		live, rebuilt := pq.QuoteIdentifier(e.live(d))+"."+pq.QuoteIdentifier(table), pq.QuoteIdentifier(scratch)+"."+pq.QuoteIdentifier(table)
-		rows, err := tx.QueryContext(ctx, fmt.Sprintf(`
-			SELECT 'stands in the live table and does not follow from the ledger', x.row FROM (SELECT t::text AS row FROM %[1]s t EXCEPT ALL SELECT t::text FROM %[2]s t) x
-			UNION ALL
-			SELECT 'follows from the ledger and is missing in the live table', x.row FROM (SELECT t::text AS row FROM %[2]s t EXCEPT ALL SELECT t::text FROM %[1]s t) x
-			LIMIT 4`, live, rebuilt))
-		if err != nil {
-			return err
-		}
-		for rows.Next() {
-			var what, row string
-			if err := rows.Scan(&what, &row); err != nil {
-				rows.Close() //nolint:errcheck,gosec // the error at hand matters
-				return err
-			}
-			r.add(where+", table "+table, 0, "%s: %s", what, row)
-		}
-		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		if err := compare(ctx, tx, e.live(d), scratch, table, where, r); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// compare holds a live table against its rebuild, row by row.
+func compare(ctx context.Context, tx *sql.Tx, live, rebuilt, table, where string, r *Report) error {
+	name := pq.QuoteIdentifier(table)
+	rows, err := tx.QueryContext(ctx, fmt.Sprintf(`
+		SELECT 'stands in the live table and does not follow from the ledger', x.row FROM (SELECT t::text AS row FROM %[1]s t EXCEPT ALL SELECT t::text FROM %[2]s t) x
+		UNION ALL
+		SELECT 'follows from the ledger and is missing in the live table', x.row FROM (SELECT t::text AS row FROM %[2]s t EXCEPT ALL SELECT t::text FROM %[1]s t) x
+		LIMIT 4`, pq.QuoteIdentifier(live)+"."+name, pq.QuoteIdentifier(rebuilt)+"."+name))
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var what, row string
+		if err := rows.Scan(&what, &row); err != nil {
+			return err
+		}
+		r.add(where+", table "+table, 0, "%s: %s", what, row)
+	}
+	return rows.Err()
 }
 
 func tablesIn(ctx context.Context, q schema.Querier, where string) ([]string, error) {

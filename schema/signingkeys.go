@@ -3,7 +3,6 @@ package schema
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 
 	"github.com/tink-crypto/tink-go/v2/keyset"
@@ -125,11 +124,12 @@ func (v *Vault) RetireSigningKey(ctx context.Context, public string) error {
 	if err != nil {
 		return fmt.Errorf("retire signing key: %w", unavailable(err))
 	}
+	defer rows.Close()
 	alive, found := 0, false
 	for rows.Next() {
 		var id string
 		if err := rows.Scan(&id); err != nil {
-			return errors.Join(err, rows.Close())
+			return fmt.Errorf("retire signing key: %w", unavailable(err))
 		}
 		alive++
 		found = found || id == signingKeyID(verifier)

@@ -202,7 +202,7 @@ func plainInsert(ctx context.Context, db *sql.DB, payload []byte) (func(context.
 		return nil, err
 	}
 	leaf := make([]byte, 32)
-	stmt, err := db.PrepareContext(ctx, `INSERT INTO bench_plain (id, stream, subject, data, leaf) VALUES ($1, $2, $3, $4, $5)`)
+	stmt, err := db.PrepareContext(ctx, `INSERT INTO bench_plain (id, stream, subject, data, leaf) VALUES ($1, $2, $3, $4, $5)`) //nolint:sqlclosecheck // closed with its database
 	if err != nil {
 		return nil, err
 	}

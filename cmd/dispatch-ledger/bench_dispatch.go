@@ -247,7 +247,7 @@ func bareClient(ctx context.Context, url string, concurrency, n int) (float64, e
 					return err
 				}
 				io.Copy(io.Discard, answer.Body) //nolint:errcheck // a sink's empty answer
-				answer.Body.Close()              //nolint:gosec // the same
+				answer.Body.Close()
 			}
 			return nil
 		})
@@ -383,6 +383,6 @@ func profileCPU(file string) (stop func(), err error) {
 	}
 	return func() {
 		pprof.StopCPUProfile()
-		f.Close() //nolint:gosec // a profile cut short shows when it is read
+		f.Close()
 	}, nil
 }

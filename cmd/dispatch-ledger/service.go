@@ -105,7 +105,7 @@ func (st *store) catchUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer topic.Close() //nolint:errcheck // it has nothing left to lose
+	defer topic.Close()
 	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: 30 * time.Second}, watermill.NopLogger{})
 	if err != nil {
 		return err

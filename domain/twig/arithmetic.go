@@ -54,7 +54,7 @@ func (r *run) integers(op operator, i, j int64) (v Value, ok bool) {
 				if !ok {
 					return nil, false
 				}
-				result = p.(int64) //nolint:errcheck,forcetypeassert // multiply gives an int64 when ok
+				result = p.(int64) // multiply gives an int64 when ok
 			}
 			if j >>= 1; j == 0 {
 				return result, true
@@ -63,7 +63,7 @@ func (r *run) integers(op operator, i, j int64) (v Value, ok bool) {
 			if !ok {
 				return nil, false
 			}
-			base = p.(int64) //nolint:errcheck,forcetypeassert // as above
+			base = p.(int64)
 		}
 	case opDiv:
 		if j == 0 {
@@ -197,7 +197,7 @@ func (r *run) letters(low, high byte, step Value) *Array {
 	}
 	a := r.array(max(int(high)-int(low), int(low)-int(high)) + 1)
 	for c := int(low); ; {
-		a.add(string([]byte{byte(c)}))
+		a.add(string([]byte{byte(c)})) //nolint:gosec // low and high are bytes
 		if high >= low {
 			if c += n; c > int(high) {
 				return a

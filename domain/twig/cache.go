@@ -41,7 +41,7 @@ func (c *Cache) Compile(text string, o Options, version string) (*Template, erro
 	if e, ok := c.byKey[key]; ok {
 		c.order.MoveToFront(e)
 		c.mu.Unlock()
-		return e.Value.(*cached).template, nil //nolint:forcetypeassert,errcheck // the list holds nothing else
+		return e.Value.(*cached).template, nil // the list holds nothing else
 	}
 	c.mu.Unlock()
 	t, err := Compile(text, o)
@@ -55,7 +55,7 @@ func (c *Cache) Compile(text string, o Options, version string) (*Template, erro
 		if c.order.Len() > c.max {
 			last := c.order.Back()
 			c.order.Remove(last)
-			delete(c.byKey, last.Value.(*cached).key) //nolint:forcetypeassert,errcheck // as above
+			delete(c.byKey, last.Value.(*cached).key)
 		}
 	}
 	return t, nil

@@ -7,7 +7,6 @@ type filterCall struct {
 	args   []expr // the input first, then the arguments in order; nil for one left out
 	spread expr   // …expr at the end
 	cached any    // what the filter prepared at compile time
-	how    how    // hand-made escape, see handEscaped
 }
 
 func (e *filterCall) eval(r *run) Value {

@@ -141,7 +141,7 @@ func parseDate(s string, now func() time.Time, zone *time.Location) (time.Time, 
 }
 
 // modifyDate applies a text such as "+1 day" to a date.
-func modifyDate(t time.Time, s string, now func() time.Time) (time.Time, error) {
+func modifyDate(t time.Time, s string) (time.Time, error) {
 	m, err := readItems(s)
 	if err != nil {
 		return time.Time{}, err

@@ -160,7 +160,7 @@ func filterDateModify(r *run, a []Value) Value {
 }
 
 func (r *run) modify(d *date, how string) *date {
-	t, err := modifyDate(d.t, how, r.clockOrNil())
+	t, err := modifyDate(d.t, how)
 	if err != nil {
 		r.fail(CodeDate, "%s", err)
 	}

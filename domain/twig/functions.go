@@ -111,7 +111,7 @@ func functionRandom(r *run, a []Value) Value {
 	switch v := v.(type) {
 	case nil:
 		if limit == nil {
-			return int64(r.random(math.MaxInt32))
+			return int64(r.random(math.MaxInt32)) //nolint:gosec // below 2³¹
 		}
 		return int64(r.random(uint64(max(toInt(limit), 0)) + 1)) //nolint:gosec // not negative
 	case int64, float64:

@@ -65,7 +65,7 @@ func ServeNDJSON(ctx context.Context, r io.Reader, w io.Writer, now func() time.
 		if err != nil && !errors.Is(err, io.EOF) {
 			return fmt.Errorf("render: reading requests: %w", err)
 		}
-		last := err != nil
+		last := errors.Is(err, io.EOF)
 		if len(bytes.TrimSpace(line)) > 0 || tooLong {
 			a := serve(ctx, cache, line, tooLong, now)
 			if err := encoder.Encode(a); err != nil {

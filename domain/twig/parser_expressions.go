@@ -51,7 +51,7 @@ func (p *parser) operation(precedence int) expr {
 		p.next()
 		switch o.op {
 		case opIs, opIsNot:
-			left = p.test(left, t)
+			left = p.test(left)
 			if o.op == opIsNot {
 				left = &not{pos(t.start), left}
 			}
@@ -420,7 +420,7 @@ func (p *parser) member(object expr) expr {
 	}
 	if c, ok := key.(*constant); ok {
 		if name, ok := c.v.(string); ok {
-			if m := p.macro(object, name, args, t.start); m != nil {
+			if m := p.macro(object, name, args); m != nil {
 				return m
 			}
 		}
@@ -429,7 +429,7 @@ func (p *parser) member(object expr) expr {
 }
 
 // macro recognises _self.name(…) and imported.name(…).
-func (p *parser) macro(object expr, name string, args []argument, at int32) expr {
+func (p *parser) macro(object expr, name string, args []argument) expr {
 	for i := range args {
 		escaping(args[i].value)
 	}
@@ -647,7 +647,7 @@ func (p *parser) bind(what, name string, params []string, required int, variadic
 	}
 	for i := range required {
 		if spread == nil && (i+1 >= len(list) || list[i+1] == nil) {
-			fail(CodeArguments, at, "%s %q needs the argument %q", what, name, params[i])
+			fail(CodeArguments, at, "%s %q needs the argument %q", what, name, params[i]) //nolint:gosec // required is at most their number
 		}
 	}
 	if spread == nil {
@@ -664,7 +664,7 @@ func sameParameter(a, b string) bool {
 }
 
 // test parses what follows "is".
-func (p *parser) test(left expr, is token) expr {
+func (p *parser) test(left expr) expr {
 	t := *p.cur()
 	if t.kind != tokName {
 		p.unexpected("the name of a test")

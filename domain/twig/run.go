@@ -37,7 +37,6 @@ type run struct {
 	dropped   bool // Limits.Unresolved was reached
 	trace     *[]trace
 	repair    bool // constants printed inside JSON strings are escaped, too
-	err       *Error
 }
 
 // trace ties a stretch of JSON output to the print or text that made it, for the message about invalid JSON.

@@ -303,7 +303,6 @@ type applyStmt struct {
 	input  *appliedText // what the filters start from
 	result expr         // the chain of filters over input
 	plain  bool         // the filters make JSON themselves: the body is collected as plain text
-	how    how
 }
 
 // appliedText is the input of an apply's filters.

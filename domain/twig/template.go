@@ -204,7 +204,7 @@ func (l *loader) recovered(panicked any, r *run, err error) error {
 	if r != nil && r.tmpl != nil {
 		e.pos = r.at
 		e.Phase = ""
-		r.tmpl.src.locate(e, render)
+		_ = r.tmpl.src.locate(e, render) // it fills in the place
 	}
 	if cause, ok := panicked.(error); ok {
 		e.cause = cause
@@ -306,7 +306,7 @@ func (r *run) execute(t *Template) (err error) {
 		panicked := recover()
 		if e, ok := panicked.(*Error); ok {
 			if r.tmpl != nil {
-				r.tmpl.src.locate(e, render)
+				_ = r.tmpl.src.locate(e, render) // it fills in the place
 			}
 			err = e
 			return

@@ -189,21 +189,6 @@ func (a *Array) add(v Value) {
 	a.set(intKey(a.next), v)
 }
 
-// firstElement and lastElement are the ends of the array, nil when it is empty.
-func (a *Array) firstElement() Value {
-	if len(a.vals) == 0 {
-		return nil
-	}
-	return a.vals[0]
-}
-
-func (a *Array) lastElement() Value {
-	if len(a.vals) == 0 {
-		return nil
-	}
-	return a.vals[len(a.vals)-1]
-}
-
 // identity finds the element of a profile's list of identities that has a handle: an array of
 // {handle, identifier} can be asked for by handle, with or without "_id". Active and primary ones win.
 func (a *Array) identity(handle string) *Array {

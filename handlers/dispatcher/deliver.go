@@ -170,7 +170,7 @@ func (d *Dispatcher) send(ctx context.Context, planned domain.DeliveryPlanned, t
 	var readErr error
 	if err == nil {
 		body, readErr = io.ReadAll(io.LimitReader(answer.Body, readAtMost))
-		answer.Body.Close() //nolint:gosec // read to its end or cut off; either way it is done with
+		answer.Body.Close()
 	}
 	took := d.Now().Sub(started)
 	a.DurationMS = milliseconds(took)

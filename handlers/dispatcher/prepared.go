@@ -41,5 +41,5 @@ func (p *prepared) QueryContext(ctx context.Context, query string, args ...any) 
 		}
 		p.mu.Unlock()
 	}
-	return s.QueryContext(ctx, args...)
+	return s.QueryContext(ctx, args...) //nolint:sqlclosecheck // statements are kept as long as the pool
 }

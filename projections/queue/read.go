@@ -142,7 +142,7 @@ func (c *Claimer) open(ctx context.Context) (err error) {
 func (c *Claimer) Close() {
 	if c.conn != nil {
 		c.conn.Raw(func(any) error { return driver.ErrBadConn }) //nolint:errcheck // its settings are its own: it must not go back to the pool
-		c.conn.Close()                                           //nolint:gosec // it is gone already
+		c.conn.Close()
 	}
 	c.conn, c.work, c.due = nil, nil, nil
 }
