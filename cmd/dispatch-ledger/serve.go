@@ -109,7 +109,7 @@ func (st *store) serve(ctx context.Context, f serveFlags, ready func(address str
 	}
 	if slices.Contains(f.roles, "api") {
 		handler, err := api.New(api.Config{
-			Ledger: st.ledger, Vault: st.vault, DB: st.db, Auth: st.tokens,
+			Ledger: st.ledger, Vault: st.vault, DB: st.db, Auth: st.tokens, Variables: o.variables,
 			Registry: st.registry, Log: st.log, Clock: time.Now, Version: version(),
 		})
 		if err != nil {
