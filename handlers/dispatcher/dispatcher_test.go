@@ -486,7 +486,8 @@ func TestATargetThatKeepsFailingIsProbed(t *testing.T) {
 		w.outcome(id, domain.Succeeded)
 	}
 	w.eventually(func() (bool, string) {
-		return len(events[domain.TargetResumed](w, "target.resumed")) == 1, "the target was not resumed"
+		resumed := events[domain.TargetResumed](w, "target.resumed")
+		return len(resumed) == 1, fmt.Sprintf("the target was resumed %d times: %+v; paused %+v; %d requests", len(resumed), resumed, events[domain.TargetPaused](w, "target.paused"), s.seen())
 	})
 	paused := events[domain.TargetPaused](w, "target.paused")
 	if len(paused) < 2 || paused[0].Failures < 3 || paused[len(paused)-1].Pauses < 2 {

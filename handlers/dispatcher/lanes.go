@@ -25,6 +25,7 @@ type lane struct {
 	mean     time.Duration // of a request, the latest weighing most
 	failures int           // in a row
 	pausedAt time.Time     // when this process last asked for it to be left alone
+	resumed  time.Time     // when it last said that it need not be any more
 }
 
 func newLanes(road int) *lanes { return &lanes{road: road, lanes: map[string]*lane{}} }
@@ -142,6 +143,19 @@ func (l *lanes) pause(target string, claimed, now time.Time) bool {
 		return false
 	}
 	at.pausedAt, at.failures = now, 0
+	return true
+}
+
+// resume reports whether a probe that was claimed at that time is the first of this process's to say that the target answers
+// again. One that was claimed before the projection knew may have gone out besides.
+func (l *lanes) resume(target string, claimed, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at := l.lanes[target]
+	if at.resumed.After(at.pausedAt) && claimed.Before(at.resumed.Add(pauseKnown)) {
+		return false
+	}
+	at.resumed = now
 	return true
 }
 

@@ -45,7 +45,7 @@ func (d *Dispatcher) watch(ctx context.Context, j job, a domain.DeliveryAttempte
 		d.pause(ctx, j, domain.TargetPaused{
 			Handle: target, Cause: domain.PausedByFailures, Until: d.Now().Add(pause).UTC().Truncate(time.Microsecond), Status: a.Status, Failures: failures, Pauses: pauses + 1, Reason: reason,
 		})
-	case !failed && a.Probe:
+	case !failed && a.Probe && d.lanes.resume(target, j.claimed, d.Now()):
 		d.tell(ctx, j, domain.TargetResumed{Handle: target, Reason: fmt.Sprintf("a probe was answered with %d", a.Status)})
 		d.Log.InfoContext(ctx, "target resumed", slog.String("target", target))
 	}
