@@ -86,7 +86,9 @@ func (d *Dispatcher) deliver(ctx context.Context, j job) {
 		a.Consent = &decision
 	}
 	v := d.send(ctx, planned, t, &a)
-	done() // the slot is the request's: recording what came of it keeps nobody else from sending
+	if v.Kind.Settles() && !probe {
+		done() // recording a success keeps nobody else from sending; after a failure the target may have to be left alone first
+	}
 	a.Verdict, a.Reason = v.Kind, v.Reason
 	if v.Kind.Settles() {
 		a.Outcome = domain.Succeeded
