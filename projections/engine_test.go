@@ -104,8 +104,10 @@ func history(t *rapid.T) []domain.Payload {
 			DecidedAt: time.Unix(int64(rapid.IntRange(0, 3).Draw(t, "decided")), 0).UTC(),
 		}
 		for _, purpose := range rapid.SliceOfNDistinct(rapid.SampledFrom(domain.Purposes), 1, 3, rapid.ID).Draw(t, "purposes") {
-			c.Changes = append(c.Changes, domain.ConsentChange{Channel: domain.Email, Purpose: purpose,
-				Status: rapid.SampledFrom([]domain.ConsentStatus{domain.OptedIn, domain.OptedOut, domain.Unknown}).Draw(t, "status")})
+			c.Changes = append(c.Changes, domain.ConsentChange{
+				Channel: domain.Email, Purpose: purpose,
+				Status: rapid.SampledFrom([]domain.ConsentStatus{domain.OptedIn, domain.OptedOut, domain.Unknown}).Draw(t, "status"),
+			})
 		}
 		out = append(out, c)
 	}
@@ -312,8 +314,10 @@ func TestConsentInSQLAndInGo(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		person := uuid.New()
 		for range rapid.IntRange(1, 6).Draw(rt, "decisions") {
-			err := w.append(t.Context(), domain.ConsentChanged{ProfileID: person, DecidedBy: "customer", DecidedAt: time.Unix(int64(rapid.IntRange(0, 2).Draw(rt, "decided")), 0).UTC(),
-				Changes: []domain.ConsentChange{{Channel: domain.Email, Purpose: domain.Promo, Status: rapid.SampledFrom([]domain.ConsentStatus{domain.OptedIn, domain.OptedOut, domain.Unknown}).Draw(rt, "status")}}})
+			err := w.append(t.Context(), domain.ConsentChanged{
+				ProfileID: person, DecidedBy: "customer", DecidedAt: time.Unix(int64(rapid.IntRange(0, 2).Draw(rt, "decided")), 0).UTC(),
+				Changes: []domain.ConsentChange{{Channel: domain.Email, Purpose: domain.Promo, Status: rapid.SampledFrom([]domain.ConsentStatus{domain.OptedIn, domain.OptedOut, domain.Unknown}).Draw(rt, "status")}},
+			})
 			if err != nil {
 				rt.Fatal(err)
 			}
