@@ -13,8 +13,9 @@ demo: ## the whole story on this machine, PostgreSQL included: from firing to de
 	@.ci/need postgresql
 	go run ./cmd/dispatch-ledger demo $(ARGS)
 
-test: ## all tests, on a real PostgreSQL
+test: ## all tests, on a real PostgreSQL and in a real browser
 	@.ci/need postgresql
+	@.ci/need chromium
 	go test $(TESTFLAGS) ./...
 
 race: ## all tests under the race detector
