@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -23,12 +24,13 @@ var hostFunctions = []twig.Function{{Name: "secret", Params: []string{"name"}, R
 // CompiledTarget is a target whose templates and condition are ready to be rendered, any number at a time.
 type CompiledTarget struct {
 	Target
-	body, url *twig.Template
-	headers   []compiledHeader
-	condition json.RawMessage // nil: none
+	body, url     *twig.Template // body is nil when there is a form
+	headers, form []compiledField
+	host          *regexp.Regexp  // what a rendered URL's host and port must be like
+	condition     json.RawMessage // nil: none
 }
 
-type compiledHeader struct {
+type compiledField struct {
 	name string
 	tpl  *twig.Template
 }
@@ -55,7 +57,19 @@ func CompileTarget(t Target, partials Partials) (*CompiledTarget, error) {
 	}
 	c := &CompiledTarget{Target: t}
 	var err error
-	if c.body, err = partials.compile("/body", t.Body, TemplateOptions(t, "body")); err != nil {
+	if len(t.Form) == 0 {
+		if c.body, err = partials.compile("/body", t.Body, TemplateOptions(t, "body")); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.Form)) {
+		tpl, err := partials.compile("/"+fieldPart(name), t.Form[name], TemplateOptions(t, fieldPart(name)))
+		if err != nil {
+			return nil, err
+		}
+		c.form = append(c.form, compiledField{name, tpl})
+	}
+	if c.host, err = hostOf(t.URL); err != nil {
 		return nil, err
 	}
 	if c.url, err = partials.compile("/url", t.URL, TemplateOptions(t, "url")); err != nil {
@@ -66,7 +80,7 @@ func CompileTarget(t Target, partials Partials) (*CompiledTarget, error) {
 		if err != nil {
 			return nil, err
 		}
-		c.headers = append(c.headers, compiledHeader{name, tpl})
+		c.headers = append(c.headers, compiledField{name, tpl})
 	}
 	if len(t.Condition) > 0 && string(t.Condition) != "null" {
 		if !jsonlogic.IsValid(bytes.NewReader(t.Condition)) {
@@ -77,11 +91,11 @@ func CompileTarget(t Target, partials Partials) (*CompiledTarget, error) {
 	return c, nil
 }
 
-// TemplateOptions says how one of a target's templates is compiled: body, url, or headers/NAME. A JSON body is escaped for
-// the place each value stands in; everything else is plain Twig.
+// TemplateOptions says how one of a target's templates is compiled: body, url, headers/NAME or form/NAME. A JSON body is
+// escaped for the place each value stands in; everything else is plain Twig.
 func TemplateOptions(t Target, part string) twig.Options {
 	mode := twig.ModeText
-	if part == "body" && strings.Contains(t.ContentType, "json") {
+	if part == "body" && t.Content() == ContentJSON {
 		mode = twig.ModeJSON
 	}
 	return twig.Options{Name: part, Mode: mode, Functions: hostFunctions}
@@ -89,16 +103,20 @@ func TemplateOptions(t Target, part string) twig.Options {
 
 // templates are all of the target's.
 func (c *CompiledTarget) templates() []*twig.Template {
-	all := []*twig.Template{c.body, c.url}
-	for _, h := range c.headers {
-		all = append(all, h.tpl)
+	all := []*twig.Template{c.url}
+	if c.body != nil {
+		all = append(all, c.body)
+	}
+	for _, f := range slices.Concat(c.headers, c.form) {
+		all = append(all, f.tpl)
 	}
 	return all
 }
 
 // Environment is what a rendering depends on besides the context.
 type Environment struct {
-	Variables map[string]any           // constants; the context wins over them
+	Name      string                   // selects among the target's environments; "" is none of them
+	Variables map[string]any           // the service's constants, see Target.Constants; the context wins over them
 	Now       func() time.Time         // what "now" is in a template
 	Secret    func(name string) string // stands in for a secret's value: a placeholder that only this delivery's sender can resolve
 }
@@ -165,7 +183,7 @@ func truthy(v any) bool {
 func (c *CompiledTarget) Render(ctx context.Context, data *twig.Context, env Environment) (Rendering, error) {
 	var secrets []string
 	o := twig.RenderOptions{
-		Variables: env.Variables, Now: env.Now, Strict: c.Unresolved == UnresolvedError,
+		Variables: c.Constants(env.Name, env.Variables), Now: env.Now, Strict: c.Unresolved == UnresolvedError,
 		Functions: map[string]func([]any) (any, error){"secret": func(args []any) (any, error) {
 			name, ok := args[0].(string)
 			if !ok || name == "" {
@@ -196,13 +214,23 @@ func (c *CompiledTarget) Render(ctx context.Context, data *twig.Context, env Env
 		return got.Output, nil
 	}
 	var err error
-	if r.Body, err = part("body", c.body); err != nil {
-		return r, err
+	if c.body != nil {
+		if r.Body, err = part("body", c.body); err != nil {
+			return r, err
+		}
+	} else {
+		fields := make(map[string]string, len(c.form))
+		for _, f := range c.form {
+			if fields[f.name], err = part(fieldPart(f.name), f.tpl); err != nil {
+				return r, err
+			}
+		}
+		r.Body = encodeForm(fields)
 	}
 	if r.URL, err = part("url", c.url); err != nil {
 		return r, err
 	}
-	if err := checkURL(r.URL); err != nil {
+	if err := c.checkURL(r.URL); err != nil {
 		return r, err
 	}
 	r.Headers = make(map[string]string, len(c.headers))
@@ -265,10 +293,17 @@ var renderErrors = map[string]string{
 }
 
 // checkURL looks at a rendered URL: what the context put into it must not have changed whom it speaks to.
-func checkURL(rendered string) error {
+func (c *CompiledTarget) checkURL(rendered string) error {
 	u, err := url.Parse(rendered)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
 		return &RenderError{Reason: "invalid_url", Part: "url", Message: "what it renders to is no http(s) URL with a host and without a user"}
+	}
+	_, host, _ := strings.Cut(rendered, "://")
+	if end := strings.IndexAny(host, "/?#\\"); end >= 0 {
+		host = host[:end]
+	}
+	if !c.host.MatchString(host) {
+		return &RenderError{Reason: "invalid_url", Part: "url", Message: "what it renders to has another host than the template says: a value holds what a host's name cannot"}
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package domain
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"regexp"
 	"slices"
@@ -23,7 +24,7 @@ type Target struct {
 	URL         string            `json:"url" yaml:"url" doc:"http or https; a template"`
 	ContentType string            `json:"content_type,omitempty" yaml:"content_type,omitempty" doc:"of the body; application/json by default"`
 	Headers     map[string]string `json:"headers,omitempty" yaml:"headers,omitempty" doc:"values are templates; secrets by name: {{ secret('klaviyo_private_key') }}"`
-	Body        string            `json:"body" yaml:"body" doc:"the Twig template of the request body"`
+	Body        string            `json:"body,omitempty" yaml:"body,omitempty" doc:"the Twig template of the request body"`
 	Condition   json.RawMessage   `json:"condition,omitempty" yaml:"-" doc:"JSON Logic over the context; the delivery is withheld unless it is true"`
 	Consent     *ConsentRule      `json:"consent,omitempty" yaml:"consent,omitempty" doc:"what is asked of the person's consent; absent asks nothing"`
 	Unresolved  string            `json:"unresolved,omitempty" yaml:"unresolved,omitempty" doc:"a variable that the context lacks: error, warn (the default) or ignore"`
@@ -34,6 +35,16 @@ type Target struct {
 	Order       string            `json:"order,omitempty" yaml:"order,omitempty" doc:"profile: what is for one person is sent in the order in which it was planned; absent: as it comes"`
 	ExpireAfter Duration          `json:"expire_after,omitzero" yaml:"expire_after,omitempty" doc:"not sent later than this after its firing was recorded; absent: no limit but the retries'"`
 	Signing     []string          `json:"signing,omitempty" yaml:"signing,omitempty" doc:"secrets that sign the request, by name, newest first: whsec_… in the Standard Webhooks format; a rotated secret signs with both values"`
+	HMAC        string            `json:"hmac,omitempty" yaml:"hmac,omitempty" doc:"secret that signs the body in the CRM's own way, by name: X-Omneo-Hmac-SHA256, in lower-case hex"`
+	Auth        *Auth             `json:"auth,omitempty" yaml:"auth,omitempty" doc:"basic or oauth2: what goes into the Authorization header, where a header template does not do"`
+	TLS         *TLS              `json:"tls,omitempty" yaml:"tls,omitempty" doc:"certificate and ca: secrets, by name, for receivers that ask for a client certificate or have one of a private authority"`
+	Redirects   int               `json:"redirects,omitempty" yaml:"redirects,omitempty" doc:"how many redirects are followed, 0 (the default) to 5; only those that keep method and body (307, 308)"`
+	Form        map[string]string `json:"form,omitempty" yaml:"form,omitempty" doc:"instead of body: the fields of a form, each value a template, encoded when it is sent"`
+	Variables   map[string]any    `json:"variables,omitempty" yaml:"variables,omitempty" doc:"constants that its templates may name: texts, numbers, true and false"`
+
+	Environments map[string]map[string]any `json:"environments,omitempty" yaml:"environments,omitempty" doc:"constants that differ by environment, by the name that serve --environment gives; they go before variables"`
+	Sample       json.RawMessage           `json:"sample,omitempty" yaml:"-" doc:"a context to test with when none is given; it stands in the ledger in the open, so nobody's real data"`
+	Approval     string                    `json:"approval,omitempty" yaml:"approval,omitempty" doc:"required: a change is proposed, and holds once somebody else approves it"`
 }
 
 // Retry says how often and how patiently an attempt is repeated.
@@ -103,6 +114,9 @@ func (t *Target) Normalize() {
 	t.Method = strings.ToUpper(t.Method)
 	if t.ContentType == "" {
 		t.ContentType = "application/json"
+		if len(t.Form) > 0 {
+			t.ContentType = formType
+		}
 	}
 	if t.Unresolved == "" {
 		t.Unresolved = UnresolvedWarn
@@ -157,10 +171,8 @@ func (t Target) Validate() error {
 		return Invalid("/method", "is %q; it is POST, PUT or PATCH", clip(t.Method))
 	case !hasHTTPScheme(t.URL):
 		return Invalid("/url", "is %q; it starts with https:// or http:// and names a host", clip(t.URL))
-	case strings.ContainsAny(t.ContentType, "\r\n"):
-		return Invalid("/content_type", "holds a line break")
-	case t.Body == "":
-		return Invalid("/body", "is empty")
+	case t.Body == "" && len(t.Form) == 0:
+		return Invalid("/body", "is empty, and there is no form either")
 	case len(t.Body) > maxBody:
 		return Invalid("/body", "is %d bytes, more than %d", len(t.Body), maxBody)
 	case !slices.Contains([]string{UnresolvedError, UnresolvedWarn, UnresolvedIgnore}, t.Unresolved):
@@ -190,9 +202,14 @@ func (t Target) Validate() error {
 	case len(t.Headers) > maxHeaders:
 		return Invalid("/headers", "holds %d headers, more than %d", len(t.Headers), maxHeaders)
 	}
-	for name, value := range t.Headers {
-		if err := validateHeader(name, value); err != nil {
-			return within("/headers/"+strings.NewReplacer("~", "~0", "/", "~1").Replace(name), err)
+	for _, name := range slices.Sorted(maps.Keys(t.Headers)) {
+		if err := validateHeader(name, t.Headers[name]); err != nil {
+			return within("/headers/"+pointerToken(name), err)
+		}
+	}
+	for _, check := range []func() error{t.validateURL, t.validateContent, t.validateAuth, t.validateVariables, t.validateProcess} {
+		if err := check(); err != nil {
+			return err
 		}
 	}
 	if t.Consent != nil {

@@ -1,6 +1,10 @@
 package domain
 
-import "reflect"
+import (
+	"errors"
+	"reflect"
+	"strings"
+)
 
 // ParseTarget reads a target as somebody wrote it in JSON: strictly, completed with the defaults and checked. The
 // handle may be left out where it is known otherwise, and must not say anything else. Errors are *InvalidError.
@@ -10,7 +14,7 @@ func ParseTarget(raw []byte, handle string) (TargetChanged, error) {
 		return t, err
 	}
 	if err := decodeStrict(raw, &t); err != nil {
-		return t, locate(err, raw, reflect.TypeFor[TargetChanged]())
+		return t, asField(locate(err, raw, reflect.TypeFor[TargetChanged]()))
 	}
 	if t.Handle == "" {
 		t.Handle = handle
@@ -20,4 +24,19 @@ func ParseTarget(raw []byte, handle string) (TargetChanged, error) {
 	}
 	t.Normalize()
 	return t, t.Validate()
+}
+
+// asField speaks of a target's field, where decoding speaks of the event's: its struct embeds the target.
+func asField(err error) error {
+	var inv *InvalidError
+	if !errors.As(err, &inv) {
+		return err
+	}
+	if field, ok := strings.CutPrefix(inv.Pointer, "/Target/"); ok {
+		return &InvalidError{Pointer: "/" + field, Message: inv.Message}
+	}
+	if strings.HasPrefix(inv.Message, "is not a field of this event") {
+		return &InvalidError{Pointer: inv.Pointer, Message: "is not a field of a target; see docs/targets.md for the fields it has"}
+	}
+	return err
 }

@@ -131,7 +131,7 @@ func lintTarget(content []byte, sample *twig.Context, variables []string) []twig
 		findings = append(findings, twig.Finding{Rule: "target", Severity: twig.SeverityError, Message: err.Error(), Template: "file"})
 	}
 	o := domain.TemplateOptions(target.Target, "body")
-	found := twig.Lint(target.Body, twig.LintOptions{Options: o, Platform: target.Platform, URL: target.URL, Sample: sample, Variables: variables, Now: time.Now})
+	found := twig.Lint(target.Body, twig.LintOptions{Options: o, Platform: target.Platform, URL: target.URL, Sample: sample, Variables: append(target.VariableNames(), variables...), Now: time.Now})
 	for i := range found {
 		if found[i].Template == "" {
 			found[i].Template = "body"

@@ -25,6 +25,7 @@ type serveFlags struct {
 	bootstrapToken string
 	allowNetworks  []string
 	variables      map[string]string
+	environment    string
 	concurrency    int
 	leaseGrace     time.Duration
 }
@@ -35,12 +36,13 @@ func (f *serveFlags) addTo(flags *pflag.FlagSet) {
 	flags.StringVar(&f.bootstrapToken, "bootstrap-token", "", "becomes the first admin token of an empty ledger; empty prints a random one, once")
 	flags.StringSliceVar(&f.allowNetworks, "allow-network", nil, "network that targets may reach besides public addresses, such as 127.0.0.0/8 (repeatable)")
 	flags.StringToStringVar(&f.variables, "variable", nil, "constant that templates may name, such as klaviyo_public_key=ABC123 (repeatable)")
+	flags.StringVar(&f.environment, "environment", "", "which of the environments that targets have constants for this is, such as production")
 	flags.IntVar(&f.concurrency, "concurrency", 256, "requests in flight in this process, over all targets")
 	flags.DurationVar(&f.leaseGrace, "lease-grace", 5*time.Second, "how much longer than its timeout an attempt may take before it counts as lost")
 }
 
 func (f *serveFlags) workers() (workerOptions, error) {
-	o := workerOptions{variables: map[string]any{}, concurrency: f.concurrency, grace: f.leaseGrace}
+	o := workerOptions{variables: map[string]any{}, environment: f.environment, concurrency: f.concurrency, grace: f.leaseGrace}
 	for _, n := range f.allowNetworks {
 		p, err := netip.ParsePrefix(n)
 		if err != nil {
@@ -109,7 +111,7 @@ func (st *store) serve(ctx context.Context, f serveFlags, ready func(address str
 	}
 	if slices.Contains(f.roles, "api") {
 		handler, err := api.New(api.Config{
-			Ledger: st.ledger, Vault: st.vault, DB: st.db, Auth: st.tokens, Variables: o.variables,
+			Ledger: st.ledger, Vault: st.vault, DB: st.db, Auth: st.tokens, Variables: o.variables, Environment: o.environment,
 			Registry: st.registry, Log: st.log, Clock: time.Now, Version: version(),
 		})
 		if err != nil {

@@ -25,6 +25,7 @@ import (
 type workerOptions struct {
 	allowed     []netip.Prefix // networks that targets may reach besides the public ones
 	variables   map[string]any // constants that templates may name
+	environment string         // selects among those that targets have
 	concurrency int
 	grace       time.Duration
 }
@@ -47,6 +48,7 @@ func (st *store) work(ctx context.Context, o workerOptions) error {
 	if err != nil {
 		return err
 	}
+	plan.Environment = o.environment
 	readers := append(st.engine.Live(liveSlice),
 		projections.Live{Subscription: plan.Subscription(), Handle: plan.Handle},
 		projections.Live{Subscription: schema.TreeSubscription, Handle: schema.GrowTree})

@@ -31,8 +31,10 @@ type Config struct {
 	// Checks are asked by /readyz, besides the database, its migrations and its readers, which New adds.
 	Checks []Check
 
-	// Variables are the constants that templates may name besides the context, for POST …/preview.
-	Variables map[string]any
+	// Variables are the constants that templates may name besides the context, and Environment selects among those that
+	// targets have, for POST …/preview.
+	Variables   map[string]any
+	Environment string
 
 	// Fallback serves the paths that are not the API's, such as the console's. Nil: they are not found.
 	Fallback http.Handler

@@ -453,7 +453,7 @@ func (a *api) previewTarget(ctx context.Context, in *previewTargetInput) (*previ
 	if err != nil {
 		return nil, domain.Invalid("/context", "is not a context that a template can read")
 	}
-	rendering, err := compiled.Render(ctx, data, domain.Environment{Variables: a.Variables, Now: a.Clock, Secret: func(string) string { return masked }})
+	rendering, err := compiled.Render(ctx, data, domain.Environment{Name: a.Environment, Variables: a.Variables, Now: a.Clock, Secret: func(string) string { return masked }})
 	if err != nil {
 		return nil, notRenderable(err)
 	}

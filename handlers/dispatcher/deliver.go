@@ -232,7 +232,6 @@ func (d *Dispatcher) request(ctx context.Context, planned domain.DeliveryPlanned
 	if err != nil {
 		return platforms.Request{}, strings.NewReplacer(), err
 	}
-	json := strings.Contains(t.ContentType, "json")
 	u, err := url.Parse(fill(planned.URL, values, url.QueryEscape))
 	if err != nil {
 		return platforms.Request{}, masks, errors.New("its URL does not parse")
@@ -244,8 +243,12 @@ func (d *Dispatcher) request(ctx context.Context, planned domain.DeliveryPlanned
 		header.Set(name, fill(value, values, func(s string) string { return s }))
 	}
 	escape := func(s string) string { return s }
-	if json {
+	switch t.Content() {
+	case domain.ContentJSON:
 		escape = jsonEscape
+	case domain.ContentForm:
+		escape = url.QueryEscape
+	case domain.ContentText:
 	}
 	signing, err := d.signing(ctx, t.Signing)
 	if err != nil {

@@ -38,8 +38,10 @@ type Planner struct {
 	Ledger    *schema.Ledger
 	Vault     *schema.Vault
 	Now       func() time.Time
-	Variables map[string]any // constants of the environment that templates may name
+	Variables map[string]any // the service's constants that templates may name
 	Log       *slog.Logger
+
+	Environment string // selects among the constants that targets have by environment
 
 	compiled *lru.Cache[compiledKey, *domain.CompiledTarget]
 	partials domain.Partials // as last read; slices come one at a time
@@ -199,13 +201,13 @@ func (p *Planner) answer(ctx context.Context, o schema.Opened, known map[string]
 	}
 	placeholder := "__secret_" + rand.Text() + "_"
 	rendering, err := compiled.Render(ctx, data, domain.Environment{
-		Variables: p.Variables, Now: func() time.Time { return o.RecordedAt },
+		Name: p.Environment, Variables: p.Variables, Now: func() time.Time { return o.RecordedAt },
 		Secret: func(name string) string { return placeholder + name + "__" },
 	})
 	if err != nil {
 		return rejected(rejection(err))
 	}
-	if err := validate(t.Platform, rendering.Body); err != nil {
+	if err := validate(t.Target, rendering.Body); err != nil {
 		return rejected(domain.DeliveryRejected{Reason: "invalid_body", Part: "body", Detail: err.Error(), Unresolved: rendering.Unresolved})
 	}
 	sum := sha256.Sum256([]byte(rendering.Body))
@@ -247,9 +249,10 @@ func (p *Planner) compile(t targets.Target) (*domain.CompiledTarget, error) {
 	return c, nil
 }
 
-func validate(platform, body string) error {
-	known, err := platforms.Lookup(platform)
-	if err != nil {
+// validate asks the platform's dialect about a body. A form or a text, which only a webhook takes, is its author's affair.
+func validate(t domain.Target, body string) error {
+	known, err := platforms.Lookup(t.Platform)
+	if err != nil || t.Content() != domain.ContentJSON {
 		return err
 	}
 	return known.Dialect.Validate([]byte(body))
