@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -120,21 +122,39 @@ func newLint(s *settings) *cobra.Command {
 	return cmd
 }
 
-// lintTarget checks a target file: the file itself, then the template of its body.
+// lintTarget checks a target file: the file itself, then the templates of its body or form. Without a sample context it
+// takes the file's own.
 func lintTarget(content []byte, sample *twig.Context, variables []string) []twig.Finding {
 	target, err := domain.ParseTargetFile(content)
 	if err != nil {
 		return []twig.Finding{{Rule: "target", Severity: twig.SeverityError, Message: err.Error(), Template: "file"}}
 	}
+	if sample == nil && len(target.Sample) > 0 {
+		if sample, err = twig.DecodeContext(target.Sample); err != nil {
+			return []twig.Finding{{Rule: "target", Severity: twig.SeverityError, Message: "sample: " + err.Error(), Template: "file"}}
+		}
+	}
 	var findings []twig.Finding
 	if _, err := platforms.Lookup(target.Platform); err != nil {
 		findings = append(findings, twig.Finding{Rule: "target", Severity: twig.SeverityError, Message: err.Error(), Template: "file"})
 	}
-	o := domain.TemplateOptions(target.Target, "body")
-	found := twig.Lint(target.Body, twig.LintOptions{Options: o, Platform: target.Platform, URL: target.URL, Sample: sample, Variables: append(target.VariableNames(), variables...), Now: time.Now})
-	for i := range found {
-		if found[i].Template == "" {
-			found[i].Template = "body"
+	templates := map[string]string{"body": target.Body}
+	if len(target.Form) > 0 {
+		delete(templates, "body")
+		for name, value := range target.Form {
+			templates["form/"+name] = value
+		}
+	}
+	var found []twig.Finding
+	for _, part := range slices.Sorted(maps.Keys(templates)) {
+		for _, f := range twig.Lint(templates[part], twig.LintOptions{
+			Options: domain.TemplateOptions(target.Target, part), Platform: target.Platform, URL: target.URL, Sample: sample,
+			Variables: append(target.VariableNames(), variables...), Now: time.Now,
+		}) {
+			if f.Template == "" {
+				f.Template = part
+			}
+			found = append(found, f)
 		}
 	}
 	findings = append(findings, found...)
