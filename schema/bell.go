@@ -1,26 +1,49 @@
 package schema
 
-import "sync"
+import (
+	"slices"
+	"strings"
+	"sync"
+)
 
-// bell wakes whoever waits for something to have changed. A listener takes the current strike before it looks,
-// and waits for a later one, so that a change between look and wait is not missed.
+// bell wakes whoever waits for something to have happened. A listener takes its strike before it looks, and waits for
+// it after, so that what happens between look and wait is not missed.
+//
+// Whoever waits may say what for, and whoever rings what it was: of six readers of the ledger, an attempt concerns two.
 type bell struct {
-	mu     sync.Mutex
-	strike chan struct{} // closed at the next ring
+	mu      sync.Mutex
+	strikes map[string]strike // by what is waited for
 }
 
-func newBell() *bell { return &bell{strike: make(chan struct{})} }
-
-func (b *bell) ring() {
-	b.mu.Lock()
-	close(b.strike)
-	b.strike = make(chan struct{})
-	b.mu.Unlock()
+// strike is closed at the next ring for one of the names.
+type strike struct {
+	names []string // none: any
+	rung  chan struct{}
 }
 
-// next is closed at the first ring after this call.
-func (b *bell) next() <-chan struct{} {
+func newBell() *bell { return &bell{strikes: map[string]strike{}} }
+
+// ring wakes those who wait for one of the names, and those who wait for anything. Without names it wakes everybody.
+func (b *bell) ring(names ...string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.strike
+	for key, s := range b.strikes {
+		if len(names) == 0 || len(s.names) == 0 || slices.ContainsFunc(s.names, func(n string) bool { return slices.Contains(names, n) }) {
+			close(s.rung)
+			delete(b.strikes, key)
+		}
+	}
+}
+
+// next is closed at the first ring after this call that is for one of the names; without names, at the first.
+func (b *bell) next(names ...string) <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	key := strings.Join(names, " ")
+	s, ok := b.strikes[key]
+	if !ok {
+		s = strike{names: names, rung: make(chan struct{})}
+		b.strikes[key] = s
+	}
+	return s.rung
 }

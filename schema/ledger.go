@@ -8,14 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
-	"unsafe"
 
 	"github.com/google/uuid"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
@@ -68,6 +69,7 @@ const (
 	queueDepth = 8192    // requests that may wait
 	appenders  = 1       // connections that append; a second one only splits the batches
 	flushDepth = 64      // batches that may wait for the disk
+	ownKept    = 1024    // ends of appends whose notifications may still come
 
 	callTimeout = 30 * time.Second // of one call, waiting for the lock included
 )
@@ -90,6 +92,7 @@ type Ledger struct {
 	bell     *bell
 	requests chan *request
 	settled  chan settled
+	own      *lru.Cache[int64, struct{}] // where appends of this process ended, of which it need not be notified
 	closing  chan struct{}
 	closed   sync.Once
 	workers  sync.WaitGroup // appenders
@@ -129,8 +132,12 @@ func OpenLedger(db *sql.DB, log *slog.Logger, reg prometheus.Registerer) *Ledger
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
+	own, err := lru.New[int64, struct{}](ownKept)
+	if err != nil {
+		panic(err) // it is no size
+	}
 	l := &Ledger{
-		db: db, log: log, bell: newBell(),
+		db: db, log: log, bell: newBell(), own: own,
 		requests: make(chan *request, queueDepth), settled: make(chan settled, flushDepth), closing: make(chan struct{}),
 		metrics: ledgerMetrics{
 			events:  prometheus.NewCounter(prometheus.CounterOpts{Name: "ledger_events_appended_total", Help: "Events appended by this process."}),
@@ -227,8 +234,20 @@ func (l *Ledger) appendLarge(ctx context.Context, r *request) (appended []Append
 	if err := tx.Commit(); err != nil {
 		return nil, fmt.Errorf("append: %w", unavailable(err))
 	}
-	l.bell.ring()
+	l.bell.ring(typesIn([]*request{r})...)
 	return appended, nil
+}
+
+// typesIn lists the types of the events of a batch.
+func typesIn(batch []*request) (types []string) {
+	for _, r := range batch {
+		for _, e := range r.events {
+			if !slices.Contains(types, e.Type) {
+				types = append(types, e.Type)
+			}
+		}
+	}
+	return types
 }
 
 func (l *Ledger) appendChunks(ctx context.Context, tx *sql.Tx, r *request) ([]Appended, error) {
@@ -466,7 +485,7 @@ func (l *Ledger) commit(conns *appendConns, batch []*request) error {
 	switch {
 	case err == nil:
 		l.metrics.seconds.Observe(time.Since(start).Seconds())
-		l.bell.ring()
+		l.bell.ring(typesIn(batch)...)
 		l.settled <- settled{batch, answers, conns}
 	case Transient(err):
 		return err
@@ -620,6 +639,8 @@ func (l *Ledger) call(ctx context.Context, query func(string, ...any) (*sql.Rows
 		l.metrics.batches.Observe(float64(added))
 		l.metrics.events.Add(float64(added))
 		if added > 0 {
+			last := todo[len(todo)-1]
+			l.own.Add(answers[last.request].appended[last.event].Position, struct{}{})
 			break
 		}
 		var rest []item
@@ -688,27 +709,33 @@ func (a *answer) refuse(index int, e *domain.Event, err error) {
 }
 
 // callArrays are the arguments of append(), built in buffers that are used again.
-type callArrays [19]array
+type callArrays [len(callElements)]array
+
+// callElements are the types of their elements.
+var callElements = [...]uint32{
+	elementUUID, elementText, elementText, elementInt, elementBigint, elementUUID, elementText, elementText, elementText, elementText,
+	elementUUID, elementTimestamptz, elementText, elementText, elementUUID, elementUUID, elementText, elementBytea, elementBytea,
+}
 
 var callBuffers = sync.Pool{New: func() any { return new(callArrays) }}
 
 func (a *callArrays) fill(batch []*request, todo []item) []any {
 	for i := range a {
-		a[i].b = a[i].b[:0]
+		a[i].reset()
 	}
-	ranks := make(map[string]int64, len(todo))
+	ranks := make(map[string]int32, len(todo))
 	for _, it := range todo {
 		r := batch[it.request]
 		e := r.events[it.event]
 		a[0].uuid(e.ID)
-		a[1].quoted(e.Type)
-		a[2].quoted(e.Stream)
+		a[1].string(e.Type)
+		a[2].string(e.Stream)
 		a[3].int(ranks[e.Stream])
 		ranks[e.Stream]++
 		if e.Expected == nil {
 			a[4].null()
 		} else {
-			a[4].int(*e.Expected)
+			a[4].bigint(*e.Expected)
 		}
 		a[5].uuid(e.Subject)
 		a[6].text(e.Channel)
@@ -717,17 +744,17 @@ func (a *callArrays) fill(batch []*request, todo []item) []any {
 		a[9].text(e.Target)
 		a[10].uuid(e.DeliveryID)
 		a[11].time(e.OccurredAt)
-		a[12].quoted(e.Actor)
-		a[13].quoted(e.Source)
+		a[12].string(e.Actor)
+		a[13].string(e.Source)
 		a[14].uuid(e.CorrelationID)
 		a[15].uuid(e.CausationID)
-		a[16].quoted(unsafe.String(unsafe.SliceData(e.Data), len(e.Data))) //nolint:gosec // read at once, kept by nobody
+		a[16].bytes(e.Data)
 		a[17].bytes(e.Sealed)
 		a[18].bytes(r.digests[it.event])
 	}
 	args := make([]any, len(a))
 	for i := range a {
-		args[i] = a[i].String()
+		args[i] = a[i].of(callElements[i])
 	}
 	return args
 }

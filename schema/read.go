@@ -74,9 +74,9 @@ func (f Filter) query() (string, []any) {
 	if len(f.Types) > 0 {
 		var a array
 		for _, t := range f.Types {
-			a.quoted(t)
+			a.string(t)
 		}
-		add("type = ANY($%d)", a.String())
+		add("type = ANY($%d)", a.of(elementText))
 	}
 	if f.Stream != "" {
 		add("stream = $%d", f.Stream)

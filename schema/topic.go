@@ -47,8 +47,9 @@ type Subscription struct {
 	After []string // subscriptions that must have finished an event before this one sees it
 	Limit int      // most events in one slice
 	Start int64    // where it begins when it is new: 0 is the beginning of the ledger
-	// Appends says that the handler appends events in its transaction, so that the others are woken when it commits.
-	Appends bool
+	// Appends lists the types of the events that the handler appends in its transaction, so that whomever they concern is
+	// woken when it commits; none says that it appends nothing.
+	Appends []string
 	// Types are the event types that the handler does anything about; none means any. A slice without them moves the
 	// cursor and nothing else, and whoever comes after this subscription does not wait for that.
 	Types []string
@@ -78,6 +79,7 @@ type Topic struct {
 // Timing of the topic.
 const (
 	pollInterval = 500 * time.Millisecond // the safety net beneath notifications
+	idleLinger   = 50 * time.Millisecond  // how far a cursor may be behind for events that do not concern it
 	ackDeadline  = 10 * time.Minute       // of one slice
 )
 
@@ -114,9 +116,14 @@ func (t *Topic) listen(channel string) {
 	}
 	for {
 		select {
-		case _, ok := <-t.listener.Notify:
+		case n, ok := <-t.listener.Notify:
 			if !ok {
 				return
+			}
+			if n != nil {
+				if at, err := strconv.ParseInt(n.Extra, 10, 64); err == nil && t.ledger.own.Remove(at) {
+					continue // this process's own: it rang, and said of what types
+				}
 			}
 			t.ledger.bell.ring()
 		case <-t.closing:
@@ -204,8 +211,9 @@ func SliceOf(msg *message.Message) (Slice, error) {
 type reader struct {
 	topic        *Topic
 	subscription Subscription
-	moved        *bell // rung after a slice of this subscription was committed
-	appended     <-chan struct{}
+	moved        *bell             // rung after a slice of this subscription was committed
+	appended     <-chan struct{}   // something that this subscription is about
+	others       <-chan struct{}   // anything
 	before       []<-chan struct{} // the same of the subscriptions that this one comes after
 	worked       bool
 	behind       bool                        // the last slice was as long as one may be
@@ -226,11 +234,11 @@ func (r *reader) SelectQuery(_, group string, _ wsql.OffsetsAdapter) wsql.Query 
 	if r.worked {
 		r.worked = false
 		r.moved.ring()
-		if r.subscription.Appends {
-			r.topic.ledger.bell.ring()
+		if appends := r.subscription.Appends; len(appends) > 0 {
+			r.topic.ledger.bell.ring(appends...)
 		}
 	}
-	r.appended = r.topic.ledger.bell.next()
+	r.appended, r.others = r.topic.ledger.bell.next(r.subscription.Types...), r.topic.ledger.bell.next()
 	r.before = r.before[:0]
 	types := make([]string, len(r.subscription.After)) // what each is about, for one that this process knows
 	r.topic.mu.Lock()
@@ -241,7 +249,7 @@ func (r *reader) SelectQuery(_, group string, _ wsql.OffsetsAdapter) wsql.Query 
 		}
 	}
 	r.topic.mu.Unlock()
-	return wsql.Query{Query: selectSlice, Args: []any{group, r.subscription.Limit, pq.Array(r.subscription.After), pq.Array(types), !r.subscription.Appends}}
+	return wsql.Query{Query: selectSlice, Args: []any{group, r.subscription.Limit, pq.Array(r.subscription.After), pq.Array(types), len(r.subscription.Appends) == 0}}
 }
 
 // selectSlice is one call of next_slice, which says how far a reader may go.
@@ -301,10 +309,10 @@ func (r *reader) HandleError(_ watermill.LoggerAdapter, noMsg bool, err error) t
 	if err == nil {
 		r.patience.Reset()
 		if noMsg {
-			r.wait(pollInterval, r.appended, r.anyBefore())
+			r.await()
 		}
 		if r.subscription.Linger > 0 && !r.behind {
-			r.wait(r.subscription.Linger, nil, nil)
+			r.wait(r.subscription.Linger, nil, nil, nil)
 		}
 		return 0
 	}
@@ -312,12 +320,22 @@ func (r *reader) HandleError(_ watermill.LoggerAdapter, noMsg bool, err error) t
 	if !errors.Is(err, sql.ErrTxDone) && !errors.Is(err, context.Canceled) {
 		r.topic.log.Warn("reading the ledger failed; trying again", slog.String("subscription", r.subscription.Name), slog.Any("error", err))
 	}
-	r.wait(r.patience.NextBackOff(), nil, nil)
+	r.wait(r.patience.NextBackOff(), nil, nil, nil)
 	return 0
 }
 
-// wait returns after the longest time, or when either channel says that there is something to do.
-func (r *reader) wait(longest time.Duration, appended, before <-chan struct{}) {
+// await returns when there may be something to do. For events that are none of its business, a reader moves its cursor
+// before long and not each time: it would only take the processor from those whose business they are.
+func (r *reader) await() {
+	before := r.anyBefore()
+	if r.wait(pollInterval, r.appended, before, r.others) {
+		r.wait(idleLinger, r.appended, before, nil)
+	}
+}
+
+// wait returns after the longest time, or when a channel says that there is something to do. It reports whether that is the
+// affair of others.
+func (r *reader) wait(longest time.Duration, appended, before, others <-chan struct{}) bool {
 	timer := time.NewTimer(longest)
 	defer timer.Stop()
 	select {
@@ -325,7 +343,15 @@ func (r *reader) wait(longest time.Duration, appended, before <-chan struct{}) {
 	case <-before:
 	case <-r.topic.closing:
 	case <-timer.C:
+	case <-others:
+		select {
+		case <-appended: // a ring for both wakes both
+		case <-before:
+		default:
+			return true
+		}
 	}
+	return false
 }
 
 // anyBefore merges the wake-ups of the subscriptions before this one; there are at most a few.

@@ -363,7 +363,7 @@ SELECT subject, wrapping_key, wrapped FROM known UNION ALL SELECT subject, wrapp
 func (v *Vault) ensure(ctx context.Context, subjects []uuid.UUID, keys map[uuid.UUID]subjectKey) error {
 	for range keyAttempts {
 		id, wrapping := v.newestWrappingKey()
-		candidates := make(pq.ByteaArray, len(subjects))
+		candidates := make([][]byte, len(subjects))
 		for i, subject := range subjects {
 			secret, err := secretdata.NewBytesFromRand(subjectKeySize)
 			if err != nil {
@@ -374,7 +374,7 @@ func (v *Vault) ensure(ctx context.Context, subjects []uuid.UUID, keys map[uuid.
 			}
 		}
 		now := v.clock()
-		rows, err := v.ensureKeys.QueryContext(ctx, uuidArray(subjects), candidates, id, now)
+		rows, err := v.ensureKeys.QueryContext(ctx, UUIDs(subjects), byteas(candidates), id, now)
 		if err == nil {
 			err = v.read(ctx, rows, func(subject uuid.UUID, key subjectKey) {
 				keys[subject] = key
@@ -473,7 +473,7 @@ const findKeysSQL = `SELECT subject, wrapping_key, wrapped FROM subject_keys WHE
 func (v *Vault) Opener(ctx context.Context, subjects []uuid.UUID) (Opener, error) {
 	keys := make(map[uuid.UUID]subjectKey, len(subjects))
 	for batch := range slices.Chunk(subjects, keysPerQuery) {
-		rows, err := v.findKeys.QueryContext(ctx, uuidArray(batch))
+		rows, err := v.findKeys.QueryContext(ctx, UUIDs(batch))
 		if err == nil {
 			err = v.read(ctx, rows, func(subject uuid.UUID, key subjectKey) { keys[subject] = key })
 		}
@@ -593,14 +593,6 @@ func (v *Vault) Erasure(ctx context.Context, subject uuid.UUID) (Erasure, bool, 
 		return Erasure{}, false, fmt.Errorf("erasure of %s: %w", subject, unavailable(err))
 	}
 	return e, true, nil
-}
-
-func uuidArray(ids []uuid.UUID) pq.StringArray {
-	texts := make(pq.StringArray, len(ids))
-	for i, id := range ids {
-		texts[i] = id.String()
-	}
-	return texts
 }
 
 // violatesForeignKey reports whether PostgreSQL refused a row because what it refers to is gone.

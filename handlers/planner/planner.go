@@ -67,7 +67,7 @@ func New(l *schema.Ledger, v *schema.Vault, now func() time.Time, variables map[
 // Subscription is the planner's. It comes after targets and consent, so it never plans by older ones than the firing.
 func (p *Planner) Subscription() schema.Subscription {
 	return schema.Subscription{
-		Name: Name, Limit: 500, Appends: true, Types: []string{"reaction.fired"},
+		Name: Name, Limit: 500, Appends: []string{"delivery.planned", "delivery.withheld", "delivery.rejected"}, Types: []string{"reaction.fired"},
 		After: []string{targets.Definition.SubscriptionName(), consent.Definition.SubscriptionName()},
 	}
 }

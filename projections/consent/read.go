@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/lib/pq"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
@@ -17,10 +16,6 @@ import (
 // was last moved on, so that a withdrawal holds from the moment it is recorded. One query, by primary key and by
 // the index on subjects. Pairs of person and channel that nobody ever decided on are absent.
 func Views(ctx context.Context, q schema.Querier, profiles []uuid.UUID) (map[uuid.UUID]map[domain.Channel]domain.ConsentView, error) {
-	ids := make([]string, len(profiles))
-	for i, p := range profiles {
-		ids[i] = p.String()
-	}
 	rows, err := q.QueryContext(ctx, `
 		SELECT s.profile_id, s.channel, s.purpose, s.status, s.decided_at, s.position, coalesce(e.data->>'decided_by', '')
 		FROM consent_state s JOIN events e ON e.position = s.position
@@ -29,7 +24,7 @@ func Views(ctx context.Context, q schema.Querier, profiles []uuid.UUID) (map[uui
 		SELECT e.subject, c.channel, c.purpose, c.status, e.occurred_at, e.position, coalesce(e.data->>'decided_by', '')
 		FROM events e, json_to_recordset(e.data->'changes') AS c (channel text, purpose text, status text)
 		WHERE e.subject = ANY($1::uuid[]) AND e.type = 'consent.changed'
-		  AND e.position > (SELECT position FROM subscriptions WHERE name = $2)`, pq.Array(ids), Definition.SubscriptionName())
+		  AND e.position > (SELECT position FROM subscriptions WHERE name = $2)`, schema.UUIDs(profiles), Definition.SubscriptionName())
 	if err != nil {
 		return nil, fmt.Errorf("consent: %w", err)
 	}
