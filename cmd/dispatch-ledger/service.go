@@ -61,7 +61,7 @@ func (st *store) work(ctx context.Context, o workerOptions) error {
 		}
 	}
 	send, err := dispatcher.New(dispatcher.Config{
-		DB: st.db, Ledger: st.ledger, Vault: st.vault, Client: dispatcher.NewClient(o.allowed), Now: time.Now, Log: st.log,
+		DB: st.db, Ledger: st.ledger, Vault: st.vault, Sender: dispatcher.HTTP{Client: dispatcher.NewClient(o.allowed), Now: time.Now}, Now: time.Now, Log: st.log,
 		Worker: workerName(), Moved: func() <-chan struct{} { return topic.Moved(queue.Definition.SubscriptionName()) },
 		Concurrency: o.concurrency, Grace: o.grace, Registry: st.registry,
 	})

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"net/http"
 	"sync"
 	"time"
 
@@ -30,7 +29,7 @@ type Config struct {
 	DB     *sql.DB // with the projections on its search path
 	Ledger *schema.Ledger
 	Vault  *schema.Vault
-	Client *http.Client // see NewClient
+	Sender Sender // makes the requests
 	Now    func() time.Time
 	Log    *slog.Logger
 	Worker string // names this process in leases and attempts: host/pid

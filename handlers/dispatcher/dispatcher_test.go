@@ -100,7 +100,7 @@ func newWorld(t *testing.T) *world {
 func (w *world) dispatch(change ...func(*dispatcher.Config)) (stop func()) {
 	w.Helper()
 	c := dispatcher.Config{
-		DB: w.db, Ledger: w.ledger, Vault: w.vault, Client: dispatcher.NewClient([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}), Now: time.Now,
+		DB: w.db, Ledger: w.ledger, Vault: w.vault, Sender: dispatcher.HTTP{Client: dispatcher.NewClient([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}), Now: time.Now}, Now: time.Now,
 		Log: slog.New(slog.DiscardHandler), Worker: "test/" + uuid.NewString()[:8], Moved: func() <-chan struct{} { return w.topic.Moved(queue.Definition.SubscriptionName()) },
 		Grace: time.Second,
 	}
