@@ -16,6 +16,7 @@ import (
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/audit"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/deliveries"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/queue"
@@ -24,7 +25,7 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/schema/schematest"
 )
 
-var all = []projections.Definition{targets.Definition, consent.Definition, deliveries.Definition, queue.Definition}
+var all = []projections.Definition{targets.Definition, consent.Definition, deliveries.Definition, queue.Definition, audit.Definition}
 
 // world is a ledger with its projections installed, which a test moves on by hand.
 type world struct {
@@ -119,7 +120,10 @@ func history(t *rapid.T) []domain.Payload {
 		for n := 1; n <= attempts; n++ {
 			at := time.Unix(int64(n), 0).UTC()
 			outcome := rapid.SampledFrom([]domain.Outcome{domain.Retrying, domain.Retrying, domain.Succeeded, domain.Failed}).Draw(t, "outcome")
-			a := domain.DeliveryAttempted{DeliveryID: id, Target: "t", ProfileID: firing.ProfileID, Attempt: n, StartedAt: at, Verdict: domain.Accepted, Outcome: outcome}
+			a := domain.DeliveryAttempted{DeliveryID: id, Target: "t", ProfileID: firing.ProfileID, Attempt: n, StartedAt: at, Verdict: domain.Accepted, Outcome: outcome, DurationMS: float64(n * n)}
+			if rapid.Bool().Draw(t, "against the answer") {
+				a.Consent = &domain.Decision{Decision: domain.DecisionFlagged, Reason: rapid.SampledFrom([]string{"opted_out", "never_asked"}).Draw(t, "why")}
+			}
 			if outcome == domain.Retrying {
 				a.Verdict, a.NextAttemptAt = domain.RetryLater, &at
 			}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/lib/pq"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 )
@@ -30,9 +31,19 @@ type Filter struct {
 	Subject    uuid.UUID
 	Target     string
 	DeliveryID uuid.UUID
+	Actor      string
 	From, To   time.Time // recorded_at, from inclusive, to exclusive
 	Descending bool      // newest first
 	Limit      int       // 0 is no limit
+
+	within    []int64 // see Within
+	blockSize int64
+}
+
+// Within gives the filter for some blocks of so many positions only; block b begins above position b * size.
+func (f Filter) Within(blocks []int64, size int64) Filter {
+	f.within, f.blockSize = blocks, size
+	return f
 }
 
 // Events reads the events that a filter selects, in order of position, in one pass over the primary key or the
@@ -90,13 +101,26 @@ func (f Filter) query() (string, []any) {
 	if f.DeliveryID != uuid.Nil {
 		add("stream = $%d", domain.DeliveryStream(f.DeliveryID))
 	}
+	if f.Actor != "" {
+		add("actor = $%d", f.Actor)
+	}
+	// Time and position grow together, so a period is a range of positions.
 	if !f.From.IsZero() {
-		add("recorded_at >= $%d", f.From)
+		add("position > position_before($%d)", f.From)
 	}
 	if !f.To.IsZero() {
-		add("recorded_at < $%d", f.To)
+		add("position <= position_before($%d)", f.To)
 	}
 	query := "SELECT " + eventColumns + " FROM events"
+	if f.blockSize > 0 {
+		args = append(args, pq.Array(f.within), f.blockSize)
+		query = fmt.Sprintf("SELECT e.* FROM unnest($%d::bigint[]) AS b (block) CROSS JOIN LATERAL (SELECT %s FROM events WHERE position > b.block * $%d AND position <= (b.block + 1) * $%[3]d",
+			len(args)-1, eventColumns, len(args))
+		for _, w := range where {
+			query += " AND " + w
+		}
+		query, where = query+") e", nil
+	}
 	if len(where) > 0 {
 		query += " WHERE " + strings.Join(where, " AND ")
 	}

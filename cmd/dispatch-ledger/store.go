@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/audit"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/deliveries"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/queue"
@@ -23,7 +24,7 @@ import (
 )
 
 // builtIn are the projections that the service keeps.
-var builtIn = []projections.Definition{targets.Definition, consent.Definition, deliveries.Definition, queue.Definition}
+var builtIn = []projections.Definition{targets.Definition, consent.Definition, deliveries.Definition, queue.Definition, audit.Definition}
 
 // store is an open ledger, as every command needs it.
 type store struct {

@@ -11,14 +11,41 @@ FROM slice e, json_to_record(e.data) AS d (firing_id uuid, firing_position bigin
        target_version bigint, platform text, reason text, detail text, consent json, unresolved json, body_sha256 text, max_attempts int, attempt int, due_at timestamptz)
 WHERE e.type IN ('delivery.planned', 'delivery.withheld', 'delivery.rejected') AND d.attempt IS NULL;
 
+-- name: counted with its quarter of an hour
+-- on: delivery.planned, delivery.withheld, delivery.rejected
+INSERT INTO tallies AS t (bucket, reaction, target, target_version, platform, pending, retrying, succeeded, failed, withheld, rejected, cancelled, expired)
+SELECT date_bin('15 minutes', e.recorded_at, '2000-01-01Z'), d.reaction, e.target, coalesce(d.target_version, 0), coalesce(d.platform, ''),
+       count(*) FILTER (WHERE e.state = 'pending'), 0, 0, 0, count(*) FILTER (WHERE e.state = 'withheld'), count(*) FILTER (WHERE e.state = 'rejected'), 0, 0
+FROM slice e, json_to_record(e.data) AS d (reaction text, target_version bigint, platform text, attempt int)
+WHERE e.type IN ('delivery.planned', 'delivery.withheld', 'delivery.rejected') AND d.attempt IS NULL
+GROUP BY 1, 2, 3, 4, 5
+ON CONFLICT (bucket, reaction, target, target_version, platform) DO UPDATE SET
+    pending = t.pending + excluded.pending, withheld = t.withheld + excluded.withheld, rejected = t.rejected + excluded.rejected;
+
 -- name: an attempt made, or lost
 -- on: delivery.attempted, delivery.attempt_lost
-INSERT INTO attempts (delivery_id, attempt, position, started_at, duration_ms, status, verdict, reason, outcome, next_attempt_at, address, worker, timings, body_sha256, probe, recorded_at)
+INSERT INTO attempts (delivery_id, attempt, position, started_at, duration_ms, status, verdict, reason, outcome, next_attempt_at, address, worker, timings, body_sha256, probe, consent, recorded_at)
 SELECT e.delivery_id, d.attempt, e.position, coalesce(d.started_at, d.claimed_at), d.duration_ms, d.status, coalesce(d.verdict, 'lost'),
-       d.reason, e.state, d.next_attempt_at, d.address, d.worker, d.timings, d.body_sha256, coalesce(d.probe, false), e.recorded_at
+       d.reason, e.state, d.next_attempt_at, d.address, d.worker, d.timings, d.body_sha256, coalesce(d.probe, false), d.consent, e.recorded_at
 FROM slice e, json_to_record(e.data) AS d (attempt int, started_at timestamptz, claimed_at timestamptz, duration_ms double precision, status int,
-       verdict text, reason text, next_attempt_at timestamptz, address text, worker text, timings json, body_sha256 text, probe boolean)
+       verdict text, reason text, next_attempt_at timestamptz, address text, worker text, timings json, body_sha256 text, probe boolean, consent json)
 WHERE e.type IN ('delivery.attempted', 'delivery.attempt_lost');
+
+-- name: how attempts were answered
+-- on: delivery.attempted, delivery.attempt_lost
+INSERT INTO answers AS t (bucket, target, verdict, n)
+SELECT date_bin('15 minutes', e.recorded_at, '2000-01-01Z'), e.target, coalesce(e.data->>'verdict', 'lost'), count(*)
+FROM slice e WHERE e.type IN ('delivery.attempted', 'delivery.attempt_lost')
+GROUP BY 1, 2, 3
+ON CONFLICT (bucket, target, verdict) DO UPDATE SET n = t.n + excluded.n;
+
+-- name: how long they took
+-- on: delivery.attempted
+INSERT INTO latencies AS t (bucket, class, n)
+SELECT date_bin('15 minutes', e.recorded_at, '2000-01-01Z'), ceil(2 * ln(greatest((e.data->>'duration_ms')::float8, 0.01)) / ln(2::float8))::int, count(*)
+FROM slice e WHERE e.type = 'delivery.attempted'
+GROUP BY 1, 2
+ON CONFLICT (bucket, class) DO UPDATE SET n = t.n + excluded.n;
 
 -- name: what else happened
 -- on: delivery.withheld, delivery.cancelled, delivery.expired, delivery.requeued
@@ -36,14 +63,12 @@ WHERE e.type IN ('delivery.cancelled', 'delivery.expired', 'delivery.requeued') 
 -- makes the result the same however the ledger is sliced. Being put back into the queue opens it again. From there on the
 -- first settled outcome stands, whatever else is still reported; only a success overrules it, because then the platform
 -- did take it. What is reported late of an attempt before it was put back counts only as a success.
-UPDATE deliveries AS t SET
-    outcome = s.outcome, reason = s.reason, detail = s.detail, next_attempt_at = s.next_attempt_at, finished_at = s.finished_at,
-    attempts = s.attempts, changed = s.changed
-FROM (
+-- Its quarter of an hour is counted anew with it: a WITH query sees the rows as they were before.
+WITH settled AS (
     SELECT DISTINCT ON (f.delivery_id) f.delivery_id, f.outcome, f.reason, f.detail,
            CASE WHEN f.outcome IN ('retrying', 'pending') THEN f.next_attempt_at END AS next_attempt_at,
            CASE WHEN f.outcome NOT IN ('retrying', 'pending') THEN f.recorded_at END AS finished_at,
-           max(f.made) OVER w AS attempts, max(f.position) OVER w AS changed
+           max(f.made) OVER w AS attempts, max(f.position) OVER w AS changed, max(f.against) OVER w AS against
     FROM (
         SELECT delivery_id FROM slice
         WHERE type IN ('delivery.attempted', 'delivery.attempt_lost', 'delivery.withheld', 'delivery.cancelled', 'delivery.expired', 'delivery.requeued')
@@ -54,10 +79,11 @@ FROM (
         FROM turns r WHERE r.delivery_id = touched.delivery_id AND r.outcome = 'pending'
     ) opened
     CROSS JOIN LATERAL (
-        SELECT a.delivery_id, a.position, a.attempt, a.attempt AS made, a.outcome, a.verdict AS reason, a.reason AS detail, a.next_attempt_at, a.recorded_at
-        FROM attempts a WHERE a.delivery_id = touched.delivery_id
+        SELECT a.delivery_id, a.position, a.attempt, a.attempt AS made, a.outcome, a.verdict AS reason, a.reason AS detail, a.next_attempt_at, a.recorded_at,
+               CASE WHEN coalesce(a.consent, p.consent)->>'decision' = 'flagged' THEN coalesce(a.consent, p.consent)->>'reason' END AS against
+        FROM attempts a JOIN deliveries p ON p.delivery_id = a.delivery_id WHERE a.delivery_id = touched.delivery_id
         UNION ALL
-        SELECT u.delivery_id, u.position, u.attempt, 0, u.outcome, u.reason, u.detail, u.due_at, u.recorded_at
+        SELECT u.delivery_id, u.position, u.attempt, 0, u.outcome, u.reason, u.detail, u.due_at, u.recorded_at, NULL
         FROM turns u WHERE u.delivery_id = touched.delivery_id
     ) f
     WINDOW w AS (PARTITION BY f.delivery_id)
@@ -65,5 +91,31 @@ FROM (
              (f.position >= opened.position AND (f.outcome IN ('succeeded', 'cancelled', 'expired') OR f.attempt >= opened.attempt)) DESC, -- what counts
              (f.outcome = 'succeeded') DESC, (f.outcome NOT IN ('retrying', 'pending')) DESC,
              CASE WHEN f.outcome IN ('retrying', 'pending') THEN -f.position ELSE f.position END
-) s
-WHERE t.delivery_id = s.delivery_id;
+)
+, before AS (
+    SELECT t.delivery_id, t.outcome FROM deliveries t JOIN settled s ON s.delivery_id = t.delivery_id
+)
+, updated AS (
+    UPDATE deliveries AS t SET
+        outcome = s.outcome, reason = s.reason, detail = s.detail, next_attempt_at = s.next_attempt_at, finished_at = s.finished_at,
+        attempts = s.attempts, against = s.against, changed = s.changed
+    FROM settled s WHERE t.delivery_id = s.delivery_id
+    RETURNING t.delivery_id, t.planned_at, t.reaction, t.target, t.target_version, t.platform, t.outcome
+)
+UPDATE tallies AS t SET
+    pending = t.pending + m.pending, retrying = t.retrying + m.retrying, succeeded = t.succeeded + m.succeeded, failed = t.failed + m.failed,
+    withheld = t.withheld + m.withheld, cancelled = t.cancelled + m.cancelled, expired = t.expired + m.expired
+FROM (
+    SELECT date_bin('15 minutes', u.planned_at, '2000-01-01Z') AS bucket, u.reaction, u.target, coalesce(u.target_version, 0) AS target_version, coalesce(u.platform, '') AS platform,
+           count(*) FILTER (WHERE u.outcome = 'pending') - count(*) FILTER (WHERE b.outcome = 'pending') AS pending,
+           count(*) FILTER (WHERE u.outcome = 'retrying') - count(*) FILTER (WHERE b.outcome = 'retrying') AS retrying,
+           count(*) FILTER (WHERE u.outcome = 'succeeded') - count(*) FILTER (WHERE b.outcome = 'succeeded') AS succeeded,
+           count(*) FILTER (WHERE u.outcome = 'failed') - count(*) FILTER (WHERE b.outcome = 'failed') AS failed,
+           count(*) FILTER (WHERE u.outcome = 'withheld') - count(*) FILTER (WHERE b.outcome = 'withheld') AS withheld,
+           count(*) FILTER (WHERE u.outcome = 'cancelled') - count(*) FILTER (WHERE b.outcome = 'cancelled') AS cancelled,
+           count(*) FILTER (WHERE u.outcome = 'expired') - count(*) FILTER (WHERE b.outcome = 'expired') AS expired
+    FROM updated u JOIN before b ON b.delivery_id = u.delivery_id
+    WHERE u.outcome <> b.outcome
+    GROUP BY 1, 2, 3, 4, 5
+) m
+WHERE t.bucket = m.bucket AND t.reaction = m.reaction AND t.target = m.target AND t.target_version = m.target_version AND t.platform = m.platform;

@@ -6,12 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/lib/pq"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
@@ -33,6 +30,7 @@ type Delivery struct {
 	FinishedAt    *time.Time
 	NextAttemptAt *time.Time
 	Attempts      int
+	Against       string    // sent against the person's answer: the reason of the decision that flagged it, such as opted_out
 	Changed       int64     // position of the last event that changed it
 	Trail         []Attempt // in order; only from Get
 }
@@ -50,24 +48,15 @@ type Attempt struct {
 	NextAttemptAt *time.Time
 	Address       string
 	Worker        string
-	Timings       *domain.Timings // nil when no connection was asked for
-	BodySHA256    string          // hex, of the body as it was sent
-	Probe         bool            // it tried whether a paused target answers again
-}
-
-// Filter selects deliveries. An empty field selects all; filters combine.
-type Filter struct {
-	Target, Reaction, Platform string
-	Profile                    uuid.UUID
-	Outcomes                   []domain.Outcome
-	From, To                   time.Time // of planning; from inclusive, to exclusive
-	Before                     int64     // positions below: the cursor of a list, newest first; 0 begins at the newest
-	Limit                      int       // 50 by default
+	Timings       *domain.Timings  // nil when no connection was asked for
+	BodySHA256    string           // hex, of the body as it was sent
+	Probe         bool             // it tried whether a paused target answers again
+	Consent       *domain.Decision // where it differs from the plan's
 }
 
 const columns = `d.delivery_id, d.position, d.firing_id, d.firing_position, d.reaction, coalesce(d.trigger, ''), d.cause, d.target,
 	coalesce(d.target_version, 0), coalesce(d.platform, ''), d.profile_id, d.outcome, coalesce(d.reason, ''), coalesce(d.detail, ''), d.consent, d.unresolved,
-	coalesce(d.body_sha256, ''), coalesce(d.max_attempts, 0), d.planned_at, d.finished_at, d.next_attempt_at, d.attempts, d.changed,
+	coalesce(d.body_sha256, ''), coalesce(d.max_attempts, 0), d.planned_at, d.finished_at, d.next_attempt_at, d.attempts, coalesce(d.against, ''), d.changed,
 	` + claimed + `, ` + held
 
 // claimed tells a delivery that somebody is sending at this moment, which is no event yet.
@@ -82,7 +71,7 @@ func scan(row interface{ Scan(...any) error }) (d Delivery, err error) {
 	var sending, held bool
 	f := &d.Firing
 	err = row.Scan(&d.ID, &d.Position, &f.FiringID, &f.FiringPosition, &f.Reaction, &f.Trigger, &f.Cause, &f.Target, &f.TargetVersion, &f.Platform,
-		&profile, &d.Outcome, &d.Reason, &d.Detail, &consent, &unresolved, &d.BodySHA256, &d.MaxAttempts, &d.PlannedAt, &d.FinishedAt, &d.NextAttemptAt, &d.Attempts, &d.Changed, &sending, &held)
+		&profile, &d.Outcome, &d.Reason, &d.Detail, &consent, &unresolved, &d.BodySHA256, &d.MaxAttempts, &d.PlannedAt, &d.FinishedAt, &d.NextAttemptAt, &d.Attempts, &d.Against, &d.Changed, &sending, &held)
 	if err != nil {
 		return d, err
 	}
@@ -116,20 +105,25 @@ func Get(ctx context.Context, q schema.Querier, id uuid.UUID) (Delivery, error) 
 		return d, fmt.Errorf("delivery %s: %w", id, err)
 	}
 	rows, err := q.QueryContext(ctx, `SELECT attempt, position, started_at, duration_ms, coalesce(status, 0), verdict, coalesce(reason, ''), outcome,
-		next_attempt_at, coalesce(address, ''), coalesce(worker, ''), timings, coalesce(body_sha256, ''), probe FROM attempts WHERE delivery_id = $1 ORDER BY position`, id)
+		next_attempt_at, coalesce(address, ''), coalesce(worker, ''), timings, coalesce(body_sha256, ''), probe, consent FROM attempts WHERE delivery_id = $1 ORDER BY position`, id)
 	if err != nil {
 		return d, fmt.Errorf("delivery %s: %w", id, err)
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var a Attempt
-		var timings []byte
-		if err := rows.Scan(&a.Attempt, &a.Position, &a.StartedAt, &a.DurationMS, &a.Status, &a.Verdict, &a.Reason, &a.Outcome, &a.NextAttemptAt, &a.Address, &a.Worker, &timings, &a.BodySHA256, &a.Probe); err != nil {
+		var timings, consent []byte
+		if err := rows.Scan(&a.Attempt, &a.Position, &a.StartedAt, &a.DurationMS, &a.Status, &a.Verdict, &a.Reason, &a.Outcome, &a.NextAttemptAt, &a.Address, &a.Worker, &timings, &a.BodySHA256, &a.Probe, &consent); err != nil {
 			return d, fmt.Errorf("delivery %s: %w", id, err)
 		}
 		if timings != nil {
 			if err := json.Unmarshal(timings, &a.Timings); err != nil {
 				return d, fmt.Errorf("delivery %s: %w", id, err)
+			}
+		}
+		if consent != nil {
+			if err := json.Unmarshal(consent, &a.Consent); err != nil {
+				return d, fmt.Errorf("delivery %s: %w", d.ID, err)
 			}
 		}
 		d.Trail = append(d.Trail, a)
@@ -146,65 +140,4 @@ func NextAttempt(ctx context.Context, q schema.Querier, id uuid.UUID) (next int,
 		return 0, fmt.Errorf("delivery %s: %w", id, err)
 	}
 	return next, nil
-}
-
-// List gives deliveries newest first. The last one's Position is the cursor of the next page.
-func List(ctx context.Context, q schema.Querier, f Filter) ([]Delivery, error) {
-	var where []string
-	var args []any
-	add := func(condition string, v any) {
-		args = append(args, v)
-		where = append(where, fmt.Sprintf(condition, len(args)))
-	}
-	for _, eq := range []struct{ column, value string }{{"target", f.Target}, {"reaction", f.Reaction}, {"platform", f.Platform}} {
-		if eq.value != "" {
-			add("d."+eq.column+" = $%d", eq.value)
-		}
-	}
-	if f.Profile != uuid.Nil {
-		add("d.profile_id = $%d", f.Profile)
-	}
-	if len(f.Outcomes) > 0 {
-		// The stored outcome finds the rows by index; where one of them may be overlaid by a claim or a pause, what is shown decides.
-		stored := f.Outcomes
-		overlaid := slices.ContainsFunc(stored, func(o domain.Outcome) bool { return !o.Final() })
-		if slices.Contains(stored, domain.Sending) || slices.Contains(stored, domain.Held) {
-			stored = append(slices.Clone(stored), domain.Pending, domain.Retrying)
-		}
-		add("d.outcome = ANY($%d)", pq.Array(stored))
-		if overlaid {
-			add("CASE WHEN "+claimed+" THEN 'sending' WHEN "+held+" THEN 'held' ELSE d.outcome END = ANY($%d)", pq.Array(f.Outcomes))
-		}
-	}
-	if !f.From.IsZero() {
-		add("d.planned_at >= $%d", f.From)
-	}
-	if !f.To.IsZero() {
-		add("d.planned_at < $%d", f.To)
-	}
-	if f.Before > 0 {
-		add("d.position < $%d", f.Before)
-	}
-	if f.Limit <= 0 {
-		f.Limit = 50
-	}
-	query := `SELECT ` + columns + ` FROM deliveries d`
-	if len(where) > 0 {
-		query += ` WHERE ` + strings.Join(where, ` AND `)
-	}
-	query += fmt.Sprintf(` ORDER BY d.position DESC LIMIT %d`, f.Limit)
-	rows, err := q.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, fmt.Errorf("deliveries: %w", err)
-	}
-	defer rows.Close()
-	out := []Delivery{}
-	for rows.Next() {
-		d, err := scan(rows)
-		if err != nil {
-			return nil, fmt.Errorf("deliveries: %w", err)
-		}
-		out = append(out, d)
-	}
-	return out, rows.Err()
 }

@@ -23,12 +23,53 @@ CREATE TABLE deliveries (
     finished_at     timestamptz,
     next_attempt_at timestamptz,
     attempts        int              NOT NULL,
+    against         text COLLATE "C",           -- sent against the person's answer: the reason of the decision that flagged it
     changed         bigint           NOT NULL   -- position of the last event that changed this row
 );
+-- A list is read newest first by one of these, an outcome at a time, and merged: so each serves with and without outcomes.
 CREATE INDEX deliveries_position ON deliveries (position);
-CREATE INDEX deliveries_target ON deliveries (target, position);
-CREATE INDEX deliveries_profile ON deliveries (profile_id, position) WHERE profile_id IS NOT NULL;
 CREATE INDEX deliveries_outcome ON deliveries (outcome, position);
+CREATE INDEX deliveries_target ON deliveries (target, outcome, position);
+CREATE INDEX deliveries_reaction ON deliveries (reaction, outcome, position);
+CREATE INDEX deliveries_platform ON deliveries (platform, outcome, position);
+CREATE INDEX deliveries_profile ON deliveries (profile_id, position) WHERE profile_id IS NOT NULL;
+CREATE INDEX deliveries_against ON deliveries (position) WHERE against IS NOT NULL;
+CREATE INDEX deliveries_reason ON deliveries (reason, position) WHERE outcome IN ('withheld', 'rejected');
+
+-- How many deliveries were planned in each quarter of an hour, by what they are now. A row is made with its first delivery.
+CREATE TABLE tallies (
+    bucket         timestamptz      NOT NULL,  -- its beginning
+    reaction       text COLLATE "C" NOT NULL,
+    target         text COLLATE "C" NOT NULL,
+    target_version bigint           NOT NULL,  -- 0: there was no such target
+    platform       text COLLATE "C" NOT NULL,  -- empty: the same
+    pending        bigint           NOT NULL,
+    retrying       bigint           NOT NULL,
+    succeeded      bigint           NOT NULL,
+    failed         bigint           NOT NULL,
+    withheld       bigint           NOT NULL,
+    rejected       bigint           NOT NULL,
+    cancelled      bigint           NOT NULL,
+    expired        bigint           NOT NULL,
+    PRIMARY KEY (bucket, reaction, target, target_version, platform)
+);
+CREATE INDEX tallies_target ON tallies (target, target_version, bucket);
+CREATE INDEX tallies_reaction ON tallies (reaction, bucket);
+
+-- How attempts were answered in each quarter of an hour, and how long they took.
+CREATE TABLE answers (
+    bucket   timestamptz      NOT NULL,
+    target   text COLLATE "C" NOT NULL,
+    verdict  text COLLATE "C" NOT NULL,
+    n        bigint           NOT NULL,
+    PRIMARY KEY (bucket, target, verdict)
+);
+CREATE TABLE latencies (
+    bucket timestamptz NOT NULL,
+    class  int         NOT NULL,  -- at most 2^(class/2) milliseconds, and more than the class below
+    n      bigint      NOT NULL,
+    PRIMARY KEY (bucket, class)
+);
 
 CREATE TABLE attempts (
     delivery_id     uuid             NOT NULL,
@@ -46,9 +87,11 @@ CREATE TABLE attempts (
     timings         json,                       -- domain.Timings
     body_sha256     text,
     probe           boolean          NOT NULL,
+    consent         json,                       -- domain.Decision, where it differs from the plan's
     recorded_at     timestamptz      NOT NULL,
     PRIMARY KEY (delivery_id, attempt, position)
 );
+CREATE INDEX attempts_unknown ON attempts (position) WHERE verdict IN ('lost', 'timeout');
 
 -- What else happened to a delivery after it was planned.
 CREATE TABLE turns (
