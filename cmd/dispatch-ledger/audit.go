@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -11,20 +12,21 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/audit"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/deliveries"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
 
 func newAudit(s *settings) *cobra.Command {
-	cmd := &cobra.Command{Use: "audit", Short: "The trail: deliveries, one delivery, one person, events"}
-	cmd.AddCommand(auditDeliveries(s), auditDelivery(s), auditProfile(s), auditEvents(s))
+	cmd := &cobra.Command{Use: "audit", Short: "The trail: deliveries, one delivery, one person, events, and the questions that compliance asks"}
+	cmd.AddCommand(auditDeliveries(s), auditDelivery(s), auditProfile(s), auditEvents(s), auditOutcomes(s), auditUnknown(s), auditConsent(s))
 	return cmd
 }
 
 func auditDeliveries(s *settings) *cobra.Command {
 	var f deliveries.Filter
-	var profile, from, to string
+	var profile, from, to, against string
 	var outcomes []string
 	cmd := &cobra.Command{
 		Use: "deliveries", Short: "Deliveries, newest first, filtered", Args: cobra.NoArgs,
@@ -40,7 +42,19 @@ func auditDeliveries(s *settings) *cobra.Command {
 			if f.To, err = parseTime("to", to); err != nil {
 				return err
 			}
+			switch against {
+			case "":
+			case "opted_out":
+				f.Against = deliveries.AgainstOptOut
+			case "any":
+				f.Against = deliveries.AgainstAny
+			default:
+				return usagef("--against is %q; it is opted_out or any", against)
+			}
 			for _, o := range outcomes {
+				if !slices.Contains(domain.Outcomes, domain.Outcome(o)) {
+					return usagef("--outcome %q is none of %v", o, domain.Outcomes)
+				}
 				f.Outcomes = append(f.Outcomes, domain.Outcome(o))
 			}
 			return s.with(cmd.Context(), func(ctx context.Context, st *store) error {
@@ -48,9 +62,9 @@ func auditDeliveries(s *settings) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				t := table{columns: []string{"delivery", "planned", "reaction", "target", "profile", "outcome", "attempts", "why"}}
+				t := table{columns: []string{"position", "delivery", "planned", "reaction", "target", "profile", "outcome", "attempts", "why"}}
 				for _, d := range list {
-					t.add(d, d.ID.String(), stamp(d.PlannedAt), d.Firing.Reaction, d.Firing.Target, person(d.Firing.ProfileID), string(d.Outcome), strconv.Itoa(d.Attempts), why(d))
+					t.add(d, strconv.FormatInt(d.Position, 10), d.ID.String(), stamp(d.PlannedAt), d.Firing.Reaction, d.Firing.Target, person(d.Firing.ProfileID), string(d.Outcome), strconv.Itoa(d.Attempts), why(d))
 				}
 				return s.print(t)
 			})
@@ -59,6 +73,10 @@ func auditDeliveries(s *settings) *cobra.Command {
 	cmd.Flags().StringVar(&f.Target, "target", "", "handle of the target")
 	cmd.Flags().StringVar(&f.Reaction, "reaction", "", "handle of the reaction")
 	cmd.Flags().StringVar(&f.Platform, "platform", "", "name of the platform")
+	cmd.Flags().Int64Var(&f.Version, "version", 0, "version of the target")
+	cmd.Flags().StringVar(&f.Reason, "reason", "", "why it was withheld or rejected, such as consent or unresolved")
+	cmd.Flags().StringVar(&against, "against", "", "sent although the person's answer was against it: opted_out, or any (never asked, too)")
+	cmd.Flags().Int64Var(&f.Before, "before", 0, "positions below: the last row's, for the next page")
 	cmd.Flags().StringVar(&profile, "profile", "", "the person, by the CRM's id")
 	cmd.Flags().StringSliceVar(&outcomes, "outcome", nil, "pending, retrying, held, succeeded, failed, withheld, rejected, cancelled or expired (repeatable)")
 	cmd.Flags().StringVar(&from, "from", "", "planned at or after, RFC 3339")
@@ -179,15 +197,30 @@ func auditProfile(s *settings) *cobra.Command {
 
 func auditEvents(s *settings) *cobra.Command {
 	var f schema.Filter
+	var from, to string
 	cmd := &cobra.Command{
 		Use: "events", Short: "Events of the ledger, filtered", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if f.From, err = parseTime("from", from); err != nil {
+				return err
+			}
+			if f.To, err = parseTime("to", to); err != nil {
+				return err
+			}
+			if f.Limit < 1 {
+				return usagef("--limit is %d; it is 1 or more", f.Limit)
+			}
 			return s.with(cmd.Context(), func(ctx context.Context, st *store) error { return st.printEvents(ctx, f) })
 		},
 	}
 	cmd.Flags().StringSliceVar(&f.Types, "type", nil, "event type (repeatable)")
 	cmd.Flags().StringVar(&f.Stream, "stream", "", "stream, such as target-welcome")
 	cmd.Flags().StringVar(&f.Target, "target", "", "handle of a target")
+	cmd.Flags().StringVar(&f.Actor, "actor", "", "who recorded it: a token's name, or a part of the service")
+	cmd.Flags().StringVar(&from, "from", "", "recorded at or after, RFC 3339")
+	cmd.Flags().StringVar(&to, "to", "", "recorded before, RFC 3339")
+	cmd.Flags().BoolVar(&f.Descending, "newest-first", false, "the newest first")
 	cmd.Flags().Int64Var(&f.After, "after", 0, "positions above")
 	cmd.Flags().Int64Var(&f.UpTo, "up-to", 0, "positions up to")
 	cmd.Flags().IntVar(&f.Limit, "limit", 100, "how many")
@@ -196,15 +229,28 @@ func auditEvents(s *settings) *cobra.Command {
 
 func (st *store) printEvents(ctx context.Context, f schema.Filter) error {
 	t := table{columns: []string{"position", "recorded", "type", "stream", "version", "state", "actor", "data"}}
-	for e, err := range schema.Events(ctx, st.db, f) {
-		if err != nil {
-			return err
-		}
+	add := func(e domain.Recorded) {
 		data := string(e.Data)
 		if st.settings.output == "table" && len(data) > 100 {
 			data = data[:100] + "…"
 		}
 		t.add(eventJSON(e), strconv.FormatInt(e.Position, 10), stamp(e.RecordedAt), e.Type, e.Stream, strconv.FormatInt(e.Version, 10), e.State, e.Actor, data)
+	}
+	if f.Limit > 0 {
+		found, err := audit.Events(ctx, st.db, f)
+		if err != nil {
+			return err
+		}
+		for _, e := range found {
+			add(e)
+		}
+		return st.settings.print(t)
+	}
+	for e, err := range schema.Events(ctx, st.db, f) {
+		if err != nil {
+			return err
+		}
+		add(e)
 	}
 	return st.settings.print(t)
 }

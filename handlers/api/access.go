@@ -82,6 +82,10 @@ var access = map[string]rule{
 	"cancel-delivery":   only(operator, privacy),
 	"replay-deliveries": only(operator),
 
+	"audit-outcomes":         only(operator, compliance, privacy, analyst),
+	"audit-unknown-outcomes": only(operator, compliance, privacy, analyst),
+	"audit-consent-changes":  only(operator, compliance, privacy),
+
 	"list-projections": only(operator, compliance, analyst),
 }
 

@@ -109,6 +109,7 @@ func newAPI(c Config) (*api, error) {
 	a.consentRoutes()
 	a.deliveryRoutes()
 	a.deliveryActionRoutes()
+	a.auditRoutes()
 	a.projectionRoutes()
 	a.healthRoutes()
 	a.handle("metrics", "/metrics", promhttp.HandlerFor(c.Registry, promhttp.HandlerOpts{}))

@@ -22,6 +22,7 @@ import (
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/audit"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/deliveries"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/queue"
@@ -30,7 +31,7 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/schema/schematest"
 )
 
-var definitions = []projections.Definition{consent.Definition, deliveries.Definition, queue.Definition, targets.Definition}
+var definitions = []projections.Definition{consent.Definition, deliveries.Definition, queue.Definition, targets.Definition, audit.Definition}
 
 // clock is a clock that stands still until it is moved.
 type clock struct {

@@ -59,6 +59,7 @@ type DeliverySummary struct {
 	Consent       *domain.Decision    `json:"consent" doc:"What the target's consent rule answered, and by which event."`
 	Unresolved    []domain.Unresolved `json:"unresolved" nullable:"false" doc:"Variables that the context lacked."`
 	BodySHA256    *string             `json:"body_sha256" doc:"Hex, of the rendered body with its secrets masked."`
+	Against       *string             `json:"against" doc:"It was sent although the person's answer was against it: why the decision flagged it, such as opted_out."`
 	AttemptsMade  int                 `json:"attempts_made"`
 	AttemptsMax   int                 `json:"attempts_max"`
 }
@@ -72,25 +73,26 @@ type Delivery struct {
 
 // Attempt is one request to a platform.
 type Attempt struct {
-	Attempt       int            `json:"attempt" doc:"From 1."`
-	StartedAt     time.Time      `json:"started_at"`
-	DurationMS    *float64       `json:"duration_ms" doc:"Milliseconds; null when nobody knows."`
-	Status        *int           `json:"status" doc:"HTTP status; null when no answer arrived."`
-	Verdict       domain.Verdict `json:"verdict" enum:"accepted,duplicate,partial,retry,permanent,refused,auth_expired,network_error,timeout,lost"`
-	Reason        *string        `json:"reason"`
-	Outcome       domain.Outcome `json:"outcome" doc:"What the delivery was from then on."`
-	NextAttemptAt *time.Time     `json:"next_attempt_at"`
-	Address       *string        `json:"address" doc:"The IP address and port that it went to."`
-	Worker        *string        `json:"worker" doc:"The process that made it."`
-	Response      *Sealed        `json:"response" doc:"Headers and body of the answer; null when none arrived."`
-	Position      int64          `json:"position"`
+	Attempt       int              `json:"attempt" doc:"From 1."`
+	StartedAt     time.Time        `json:"started_at"`
+	DurationMS    *float64         `json:"duration_ms" doc:"Milliseconds; null when nobody knows."`
+	Status        *int             `json:"status" doc:"HTTP status; null when no answer arrived."`
+	Verdict       domain.Verdict   `json:"verdict" enum:"accepted,duplicate,partial,retry,permanent,refused,auth_expired,network_error,timeout,lost"`
+	Reason        *string          `json:"reason"`
+	Outcome       domain.Outcome   `json:"outcome" doc:"What the delivery was from then on."`
+	NextAttemptAt *time.Time       `json:"next_attempt_at"`
+	Address       *string          `json:"address" doc:"The IP address and port that it went to."`
+	Worker        *string          `json:"worker" doc:"The process that made it."`
+	Consent       *domain.Decision `json:"consent" doc:"What the consent rule answered for this attempt, where it differs from the plan's."`
+	Response      *Sealed          `json:"response" doc:"Headers and body of the answer; null when none arrived."`
+	Position      int64            `json:"position"`
 }
 
 func summaryOf(d deliveries.Delivery) DeliverySummary {
 	s := DeliverySummary{
 		ID: d.ID, Position: d.Position, ProfileID: optional(d.Firing.ProfileID), Outcome: d.Outcome, Reason: optional(d.Reason), Detail: optional(d.Detail),
 		PlannedAt: d.PlannedAt.UTC(), FinishedAt: utcOf(d.FinishedAt), NextAttemptAt: utcOf(d.NextAttemptAt),
-		Consent: d.Consent, Unresolved: d.Unresolved, BodySHA256: optional(d.BodySHA256), AttemptsMade: d.Attempts, AttemptsMax: d.MaxAttempts,
+		Consent: d.Consent, Unresolved: d.Unresolved, BodySHA256: optional(d.BodySHA256), Against: optional(d.Against), AttemptsMade: d.Attempts, AttemptsMax: d.MaxAttempts,
 	}
 	f := d.Firing
 	s.Firing = Firing{ID: f.FiringID, Position: f.FiringPosition, Reaction: f.Reaction, Cause: f.Cause, Trigger: optional(f.Trigger)}
@@ -108,6 +110,9 @@ type listDeliveriesInput struct {
 	Reaction string `query:"reaction" doc:"Handle of the reaction."`
 	Outcome  string `query:"outcome" doc:"One outcome, or several with commas."`
 	Platform string `query:"platform"`
+	Version  int64  `query:"version" minimum:"1" doc:"Of the target."`
+	Reason   string `query:"reason" doc:"Why it was withheld or rejected: a code, such as consent or unresolved."`
+	Against  string `query:"against" enum:"opted_out,any" doc:"Sent although the person's answer was against it, by the decision on the delivery: opted_out, or any (never asked, too)."`
 	From     string `query:"from" format:"date-time" doc:"Planned at this time or later."`
 	To       string `query:"to" format:"date-time" doc:"Planned before this time."`
 }
@@ -115,7 +120,13 @@ type listDeliveriesInput struct {
 type listDeliveriesOutput struct{ Body Page[DeliverySummary] }
 
 func (a *api) listDeliveries(ctx context.Context, in *listDeliveriesInput) (*listDeliveriesOutput, error) {
-	f := deliveries.Filter{Target: in.Target, Reaction: in.Reaction, Platform: in.Platform, Limit: in.Limit + 1}
+	f := deliveries.Filter{Target: in.Target, Reaction: in.Reaction, Platform: in.Platform, Version: in.Version, Reason: in.Reason, Limit: in.Limit + 1}
+	switch in.Against {
+	case "opted_out":
+		f.Against = deliveries.AgainstOptOut
+	case "any":
+		f.Against = deliveries.AgainstAny
+	}
 	var err error
 	if f.Before, err = positionCursor("deliveries", in.Cursor); err != nil {
 		return nil, err
@@ -183,7 +194,7 @@ func (a *api) getDelivery(ctx context.Context, in *getDeliveryInput) (*getDelive
 	for i, t := range d.Trail {
 		out.Body.Attempts[i] = Attempt{
 			Attempt: t.Attempt, StartedAt: t.StartedAt.UTC(), DurationMS: t.DurationMS, Status: optional(t.Status), Verdict: t.Verdict, Reason: optional(t.Reason),
-			Outcome: t.Outcome, NextAttemptAt: utcOf(t.NextAttemptAt), Address: optional(t.Address), Worker: optional(t.Worker), Position: t.Position,
+			Outcome: t.Outcome, NextAttemptAt: utcOf(t.NextAttemptAt), Address: optional(t.Address), Worker: optional(t.Worker), Consent: t.Consent, Position: t.Position,
 		}
 		if t.Status != 0 {
 			out.Body.Attempts[i].Response = hidden

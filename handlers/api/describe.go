@@ -1,6 +1,8 @@
 package api
 
 import (
+	"maps"
+
 	"github.com/danielgtaylor/huma/v2"
 )
 
@@ -8,7 +10,7 @@ import (
 func describe(version string) huma.Config {
 	c := huma.DefaultConfig("Dispatch Ledger", version)
 	c.Info.Description = "The ledger of everything that a CRM sends through its comms platforms, and of the right to send it. " +
-		"Lists take limit and cursor and answer items and next; times are RFC 3339 in UTC; errors are application/problem+json with a stable type."
+		"Lists take limit and cursor and answer items and next, or CSV with Accept: text/csv, where the Link header says what follows; times are RFC 3339 in UTC; errors are application/problem+json with a stable type."
 	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"bearer": {Type: "http", Scheme: "bearer", Description: "A token made by 'dispatch-ledger token create --role ROLE --name NAME'."},
 	}
@@ -17,10 +19,13 @@ func describe(version string) huma.Config {
 		{Name: "Targets", Description: "Where things are sent, and what."},
 		{Name: "Consent", Description: "What people agreed to."},
 		{Name: "Deliveries", Description: "What was sent to whom, what became of it, and why something was not sent."},
+		{Name: "Audit", Description: "Questions that compliance asks of all of it."},
 		{Name: "Operation", Description: "How the service does."},
 	}
 	c.OpenAPIPath, c.DocsPath, c.SchemasPath = "", "", "" // served by docsRoutes, without a foreign script
-	c.CreateHooks, c.Transformers = nil, nil
+	c.CreateHooks, c.Transformers = nil, []huma.Transformer{linkNext}
+	c.Formats = maps.Clone(c.Formats)
+	c.Formats[mediaTypeCSV] = csvFormat
 	c.AllowAdditionalPropertiesByDefault = true // answers may grow; see finish for what is sent to us
 	c.RejectUnknownQueryParameters = true       // a misspelt filter would otherwise select everything
 	return c
@@ -31,7 +36,7 @@ func describe(version string) huma.Config {
 func finish(spec *huma.OpenAPI) {
 	schemas := spec.Components.Schemas.Map()
 	for name, properties := range map[string][]string{
-		"Delivery": {"consent", "request"}, "DeliverySummary": {"consent"}, "Attempt": {"response"}, "Event": {"sealed"},
+		"Delivery": {"consent", "request"}, "DeliverySummary": {"consent"}, "Attempt": {"response", "consent"}, "Event": {"sealed"},
 	} {
 		for _, property := range properties {
 			schema := schemas[name].Properties[property]

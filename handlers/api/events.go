@@ -18,6 +18,7 @@ import (
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/intake"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/audit"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
 
@@ -223,6 +224,7 @@ type listEventsInput struct {
 	Profile  string `query:"profile" format:"uuid"`
 	Target   string `query:"target"`
 	Delivery string `query:"delivery" format:"uuid"`
+	Actor    string `query:"actor" doc:"Who recorded it: a token's name, or a part of the service."`
 	From     string `query:"from" format:"date-time" doc:"Recorded at this time or later."`
 	To       string `query:"to" format:"date-time" doc:"Recorded before this time."`
 	After    int64  `query:"after" minimum:"0" doc:"Positions above this one."`
@@ -237,7 +239,7 @@ func (a *api) listEvents(ctx context.Context, in *listEventsInput) (*listEventsO
 	if err != nil {
 		return nil, err
 	}
-	f := schema.Filter{After: in.After, Stream: in.Stream, Target: in.Target, Descending: in.Order == "desc", Limit: in.Limit + 1}
+	f := schema.Filter{After: in.After, Stream: in.Stream, Target: in.Target, Actor: in.Actor, Descending: in.Order == "desc", Limit: in.Limit + 1}
 	switch {
 	case cursor > 0 && f.Descending:
 		f.UpTo = cursor - 1
@@ -267,12 +269,9 @@ func (a *api) listEvents(ctx context.Context, in *listEventsInput) (*listEventsO
 	if cursor == 1 && f.Descending {
 		return &listEventsOutput{Body: Page[Event]{Items: []Event{}}}, nil // nothing stands below position 1
 	}
-	var recorded []domain.Recorded
-	for r, err := range schema.Events(ctx, a.DB, f) {
-		if err != nil {
-			return nil, err
-		}
-		recorded = append(recorded, r)
+	recorded, err := audit.Events(ctx, a.DB, f)
+	if err != nil {
+		return nil, err
 	}
 	items, err := a.show(ctx, recorded)
 	if err != nil {

@@ -22,8 +22,8 @@ type ConsentKind struct {
 	Source    string               `json:"source" doc:"Of the event, with {id} for each id in it."`
 }
 
-// ConsentChange is one answer of one person.
-type ConsentChange struct {
+// RecordedChange is one answer of one person.
+type RecordedChange struct {
 	Position  int64     `json:"position"`
 	ProfileID uuid.UUID `json:"profile_id"`
 	ConsentKind
@@ -40,7 +40,7 @@ type ConsentFilter struct {
 	Limit    int
 }
 
-// Place is a consent change's place in a list: one event holds several.
+// Place is a consent change's place in a list: one event holds several. Without a channel it is before all of the event's.
 type Place struct {
 	Position int64
 	Channel  domain.Channel
@@ -51,7 +51,7 @@ type Place struct {
 const kindsMost = 300
 
 // ConsentChanges lists consent changes newest first.
-func ConsentChanges(ctx context.Context, q schema.Querier, f ConsentFilter) ([]ConsentChange, error) {
+func ConsentChanges(ctx context.Context, q schema.Querier, f ConsentFilter) ([]RecordedChange, error) {
 	var kinds, changes []string
 	var args []any
 	add := func(where *[]string, condition string, v any) {
@@ -77,7 +77,9 @@ func ConsentChanges(ctx context.Context, q schema.Querier, f ConsentFilter) ([]C
 	if !f.To.IsZero() {
 		add(&changes, "c.position <= position_before($%d)", f.To)
 	}
-	if f.Before.Position > 0 {
+	if f.Before.Position > 0 && f.Before.Channel == "" {
+		add(&changes, "c.position < $%d", f.Before.Position)
+	} else if f.Before.Position > 0 {
 		args = append(args, f.Before.Position)
 		at := len(args)
 		args = append(args, string(f.Before.Channel), string(f.Before.Purpose))
@@ -107,9 +109,9 @@ func ConsentChanges(ctx context.Context, q schema.Querier, f ConsentFilter) ([]C
 		return nil, fmt.Errorf("consent changes: %w", err)
 	}
 	defer rows.Close()
-	out := []ConsentChange{}
+	out := []RecordedChange{}
 	for rows.Next() {
-		var c ConsentChange
+		var c RecordedChange
 		if err := rows.Scan(&c.Position, &c.ProfileID, &c.Channel, &c.Purpose, &c.Status, &c.DecidedBy, &c.Method, &c.Source, &c.DecidedAt, &c.RecordedAt, &c.Actor); err != nil {
 			return nil, fmt.Errorf("consent changes: %w", err)
 		}

@@ -30,6 +30,9 @@ type Filter struct {
 // AgainstOptOut are the reasons of a decision that a delivery to somebody who had opted out was flagged with.
 var AgainstOptOut = []string{"opted_out", "opted_out_of_all"}
 
+// AgainstAny are all reasons of a decision that a delivery is flagged with.
+var AgainstAny = []string{"opted_out", "opted_out_of_all", "never_asked", "bounced", "no_profile"}
+
 // stored are the outcomes that a row may have; sending and held are laid over them.
 var stored = []domain.Outcome{
 	domain.Pending, domain.Retrying, domain.Succeeded, domain.Failed, domain.Withheld, domain.Rejected, domain.Cancelled, domain.Expired,
