@@ -128,6 +128,10 @@ type DeliveryPlanned struct {
 	Placeholder string            `json:"placeholder,omitempty" sealed:"true" doc:"what this delivery's placeholders begin with; random, so that no context can name a secret"`
 }
 
+// PlaceholderEnd ends a secret's placeholder: what the delivery's placeholders begin with, the secret's name, and this, which
+// no name holds and no encoding changes.
+const PlaceholderEnd = "~"
+
 // DeliveryWithheld records that a firing is not sent, or not sent again, because it must not be.
 type DeliveryWithheld struct {
 	DeliveryID uuid.UUID `json:"delivery_id"`
@@ -172,6 +176,7 @@ type DeliveryAttempted struct {
 	BodySHA256      string              `json:"body_sha256,omitempty" doc:"hex, of the body as it was sent, secrets and idempotency key included"`
 	Probe           bool                `json:"probe,omitempty" doc:"it tried whether a paused target answers again"`
 	Worker          string              `json:"worker,omitempty" doc:"the process that made it"`
+	Redirects       []Redirect          `json:"redirects,omitempty" sealed:"true" doc:"that were followed, in order; address and timings are the last request's"`
 	RequestHeaders  map[string][]string `json:"request_headers,omitempty" sealed:"true" doc:"as they were sent, secrets masked"`
 	ResponseBytes   int64               `json:"response_bytes,omitempty" doc:"bytes of the response body that were read"`
 	ResponseHeaders map[string][]string `json:"response_headers,omitempty" sealed:"true"`
@@ -186,6 +191,12 @@ type Timings struct {
 	TLS       float64 `json:"tls_ms,omitempty"`
 	FirstByte float64 `json:"first_byte_ms,omitempty"` // from asking for a connection to the first byte of the answer
 	Reused    bool    `json:"reused,omitempty"`        // the connection was open already
+}
+
+// Redirect is an answer that led an attempt on to another URL.
+type Redirect struct {
+	Status int    `json:"status"` // 307 or 308
+	To     string `json:"to"`     // where it led, secrets masked
 }
 
 // DeliveryAttemptLost records an attempt whose outcome nobody knows: its intent was recorded, then its process died.

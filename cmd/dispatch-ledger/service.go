@@ -14,6 +14,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/dispatcher"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/outbound"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/planner"
 	_ "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/all" // the platforms that targets may name
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
@@ -61,7 +62,7 @@ func (st *store) work(ctx context.Context, o workerOptions) error {
 		}
 	}
 	send, err := dispatcher.New(dispatcher.Config{
-		DB: st.db, Ledger: st.ledger, Vault: st.vault, Sender: dispatcher.HTTP{Client: dispatcher.NewClient(o.allowed), Now: time.Now}, Now: time.Now, Log: st.log,
+		DB: st.db, Ledger: st.ledger, Vault: st.vault, Sender: outbound.New(outbound.NewClient(outbound.Options{Allowed: o.allowed}), time.Now), Now: time.Now, Log: st.log,
 		Worker: workerName(), Moved: func() <-chan struct{} { return topic.Moved(queue.Definition.SubscriptionName()) },
 		Concurrency: o.concurrency, Grace: o.grace, Registry: st.registry,
 	})

@@ -11,6 +11,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/outbound"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/queue"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/targets"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
@@ -70,7 +72,7 @@ func (d *Dispatcher) deliver(ctx context.Context, j job) {
 	}
 	outcome, err := d.attempt(ctx, planned, t, j.Attempt)
 	switch {
-	case errors.Is(err, ErrReturned):
+	case errors.Is(err, outbound.ErrReturned):
 		d.Log.DebugContext(ctx, "not sent; giving the claim back", slog.String("delivery", planned.DeliveryID.String()), slog.Any("error", err))
 		d.release(ctx, j.Claim)
 		return
@@ -78,7 +80,7 @@ func (d *Dispatcher) deliver(ctx context.Context, j job) {
 		d.Log.WarnContext(ctx, "what came of an attempt is not known; its lease will run out", slog.String("delivery", planned.DeliveryID.String()), slog.Int("attempt", j.Attempt), slog.Any("error", err))
 		return
 	}
-	outcome.fill(&a)
+	outcome.Fill(&a)
 	d.metrics.seconds.Observe(a.DurationMS / 1000)
 	v := outcome.Verdict
 	if v.Kind.Settles() && !probe {
@@ -99,6 +101,18 @@ func (d *Dispatcher) deliver(ctx context.Context, j job) {
 	if v.Disable {
 		d.disable(ctx, planned.Target, v.Reason)
 	}
+}
+
+// attempt makes out the request of a planned delivery and has it sent.
+func (d *Dispatcher) attempt(ctx context.Context, planned domain.DeliveryPlanned, t targets.Target, attempt int) (outbound.Outcome, error) {
+	r, err := outbound.MakeOut(ctx, d.Vault, planned, t.Target, attempt)
+	if err != nil {
+		return outbound.Outcome{
+			Attempt: domain.DeliveryAttempted{StartedAt: d.Now().UTC().Truncate(time.Microsecond)},
+			Verdict: platforms.Verdict{Kind: domain.RetryLater, Reason: "not sent: " + err.Error()},
+		}, nil
+	}
+	return d.Sender.Send(ctx, r)
 }
 
 // decide asks the target's consent rule of what is known now.

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/outbound"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/queue"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/targets"
@@ -23,6 +24,14 @@ import (
 )
 
 const source = "/dispatcher"
+
+// Sender makes the requests of attempts that are claimed. *outbound.Sender makes them itself; another may carry them to
+// whoever does.
+type Sender interface {
+	// Send makes one request and gives what came of it. An error is not an outcome: outbound.ErrReturned says that the
+	// request did not leave, and the claim is given back; any other, that nobody knows, and the claim's lease runs out.
+	Send(ctx context.Context, r outbound.Request) (outbound.Outcome, error)
+}
 
 // Config is what a dispatcher works with.
 type Config struct {

@@ -22,6 +22,7 @@ import (
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/dispatcher"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/outbound"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/planner"
 	_ "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/webhook"
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
@@ -100,7 +101,7 @@ func newWorld(t *testing.T) *world {
 func (w *world) dispatch(change ...func(*dispatcher.Config)) (stop func()) {
 	w.Helper()
 	c := dispatcher.Config{
-		DB: w.db, Ledger: w.ledger, Vault: w.vault, Sender: dispatcher.HTTP{Client: dispatcher.NewClient([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}), Now: time.Now}, Now: time.Now,
+		DB: w.db, Ledger: w.ledger, Vault: w.vault, Sender: outbound.New(outbound.NewClient(outbound.Options{Allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}), time.Now), Now: time.Now,
 		Log: slog.New(slog.DiscardHandler), Worker: "test/" + uuid.NewString()[:8], Moved: func() <-chan struct{} { return w.topic.Moved(queue.Definition.SubscriptionName()) },
 		Grace: time.Second,
 	}

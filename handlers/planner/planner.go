@@ -202,7 +202,7 @@ func (p *Planner) answer(ctx context.Context, o schema.Opened, known map[string]
 	placeholder := "__secret_" + rand.Text() + "_"
 	rendering, err := compiled.Render(ctx, data, domain.Environment{
 		Name: p.Environment, Variables: p.Variables, Now: func() time.Time { return o.RecordedAt },
-		Secret: func(name string) string { return placeholder + name + "__" },
+		Secret: func(name string) string { return placeholder + name + domain.PlaceholderEnd },
 	})
 	if err != nil {
 		return rejected(rejection(err))
