@@ -1,7 +1,9 @@
 package projections
 
 import (
+	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io/fs"
 	"regexp"
@@ -15,11 +17,13 @@ import (
 // Definition is a projection: the tables it has and what a slice of the ledger does to them.
 type Definition struct {
 	Name    string
-	Version int // raised when the SQL changes meaning; the projection is then rebuilt and swapped in
-	Tables  string
+	Version int    // raised when the SQL changes meaning; the projection is then rebuilt and swapped in
+	Tables  string // tables.sql
+	Indexes string // indexes.sql, or empty: what only readers need, made after a rebuild has replayed the ledger
 	Apply   []Statement
+	Source  string            // apply.sql, which Apply was read from
 	Linger  time.Duration     // how long the live projection lets events gather; see schema.Subscription
-	Digest  [sha256.Size]byte // of both files
+	Digest  [sha256.Size]byte // of the files
 }
 
 // Statement is one statement of apply.sql, under its heading.
@@ -27,11 +31,12 @@ type Statement struct {
 	Name string   // from "-- name:"
 	On   []string // event types it reads, from "-- on:"; empty means any
 	SQL  string
+	Line int // of apply.sql at which SQL begins, from 1
 }
 
 var definitionName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,30}$`)
 
-// Define reads tables.sql and apply.sql. It panics on a mistake, which a program's own projections make at start.
+// Define reads tables.sql, apply.sql and, where there is one, indexes.sql. It panics on a mistake, which a program's own projections make at start.
 func Define(name string, version int, files fs.FS) Definition {
 	d, err := Load(name, version, files)
 	if err != nil {
@@ -59,8 +64,16 @@ func Load(name string, version int, files fs.FS) (Definition, error) {
 	if err != nil {
 		return Definition{}, fmt.Errorf("projection %s has no apply.sql: %w", name, err)
 	}
-	d := Definition{Name: name, Version: version, Tables: string(tables), Apply: statements(string(apply))}
-	d.Digest = sha256.Sum256(append(append(tables, 0), apply...))
+	indexes, err := fs.ReadFile(files, "indexes.sql")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return Definition{}, fmt.Errorf("projection %s: %w", name, err)
+	}
+	d := Definition{Name: name, Version: version, Tables: string(tables), Indexes: string(indexes), Apply: statements(string(apply)), Source: string(apply)}
+	content := [][]byte{tables, apply}
+	if len(indexes) > 0 {
+		content = append(content, indexes)
+	}
+	d.Digest = sha256.Sum256(bytes.Join(content, []byte{0}))
 	if len(d.Apply) == 0 {
 		return Definition{}, fmt.Errorf("projection %s: apply.sql holds no statement", name)
 	}
@@ -72,12 +85,17 @@ func Load(name string, version int, files fs.FS) (Definition, error) {
 func statements(text string) []Statement {
 	parts := strings.Split("\n"+text, "\n-- name:")
 	if len(parts) == 1 {
-		return []Statement{{Name: "apply", On: typesOn(text), SQL: text}}
+		if strings.TrimSpace(text) == "" {
+			return nil
+		}
+		return []Statement{{Name: "apply", On: typesOn(text), SQL: text, Line: 1}}
 	}
 	out := make([]Statement, 0, len(parts)-1)
+	line := strings.Count(parts[0], "\n") + 1 // of the heading
 	for _, part := range parts[1:] {
 		name, body, _ := strings.Cut(part, "\n")
-		out = append(out, Statement{Name: strings.TrimSpace(name), On: typesOn(body), SQL: body})
+		out = append(out, Statement{Name: strings.TrimSpace(name), On: typesOn(body), SQL: body, Line: line + 1})
+		line += strings.Count(part, "\n") + 1
 	}
 	return out
 }

@@ -2,6 +2,7 @@ package projections_test
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -76,6 +77,80 @@ func (w world) move(ctx context.Context, live projections.Live, n int64) (moved 
 		return false, err
 	}
 	return true, tx.Commit()
+}
+
+// ctx outlives the test's own, for what is done at its end.
+func (w world) ctx() context.Context { return context.Background() }
+
+// park applies all that is left to a live projection, as its subscription does: up to an event at which it fails, which
+// parks it and is returned.
+func (w world) park(t testing.TB, live projections.Live) error {
+	t.Helper()
+	topic, err := schema.OpenTopic(w.ledger.DB(), w.ledger, "", schema.Options{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer topic.Close()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	sub, err := topic.Subscriber(ctx, live.Subscription)
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages, err := sub.Subscribe(ctx, schema.TopicName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failed error
+	handle := topic.Handler(live.Subscription, func(ctx context.Context, tx *sql.Tx, s schema.Slice) error {
+		err := live.Handle(ctx, tx, s)
+		if err != nil && s.Len() == 1 {
+			failed = fmt.Errorf("event %d: %w", s.To, err)
+		}
+		return err
+	})
+	for {
+		var position, head int64
+		var state string
+		err := w.ledger.DB().QueryRowContext(ctx, `SELECT position, state, (SELECT coalesce(max(position), 0) FROM events) FROM subscriptions WHERE name = $1`,
+			live.Subscription.Name).Scan(&position, &state, &head)
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case state == "parked":
+			return failed
+		case position == head:
+			return nil
+		}
+		select {
+		case msg := <-messages:
+			if err := handle(msg); err != nil {
+				t.Fatal(err)
+			}
+			msg.Ack()
+		case <-time.After(20 * time.Millisecond): // to look again
+		}
+	}
+}
+
+// untilDone gives a context that ends when no rebuild is asked for or under way.
+func (w world) untilDone(t testing.TB) (context.Context, context.CancelFunc) {
+	ctx, stop := context.WithCancel(t.Context())
+	go func() {
+		defer stop()
+		for ctx.Err() == nil {
+			var busy bool
+			err := w.ledger.DB().QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM builds WHERE state IN ('asked', 'running'))`).Scan(&busy)
+			if err != nil || !busy {
+				return
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}()
+	return ctx, stop
 }
 
 func (w world) append(ctx context.Context, payloads ...domain.Payload) error {

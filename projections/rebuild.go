@@ -2,191 +2,144 @@ package projections
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/lib/pq"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
 
-// Progress is how far a run over the ledger has come.
-type Progress struct {
-	Done, Total int64   // events
-	Rate        float64 // events a second, of this run
-	Left        time.Duration
-}
-
-// Rebuild options.
+// RebuildOptions say how a projection is rebuilt. The zero value will do.
 type RebuildOptions struct {
-	Slice    int64          // events in one transaction; 50,000 by default
+	Slice    int64          // events in one transaction; 100,000 by default
+	By       string         // who asked for it
 	Progress func(Progress) // called after each slice; may be nil
 }
 
-const defaultSlice = 50_000
+// next is the place beside the live schema, and old the one behind it, for the moment of the swap.
+func (e *Engine) next(d Definition) place { return place{schema: e.live(d) + "__next"} }
+func (e *Engine) old(d Definition) string { return e.live(d) + "__old" }
 
 // Rebuild builds a projection anew beside the live one, from the first event on, and swaps it in with one atomic
 // rename. Readers see the old tables until then and never half of the new. A rebuild that was interrupted goes on
 // where it stopped, unless the definition has changed since.
+//
+// Errors: ErrBusy; *EventError with the event that it cannot be built beyond, after which the old tables go on serving.
 func (e *Engine) Rebuild(ctx context.Context, d Definition, o RebuildOptions) error {
 	if o.Slice <= 0 {
 		o.Slice = defaultSlice
 	}
-	lock, err := e.db.Conn(ctx)
+	r := &run{e: e, d: d, place: e.next(d), purpose: "rebuild", by: o.By, slice: o.Slice, progress: o.Progress}
+	err := r.exclusively(ctx, func() error { return r.rebuild(ctx) })
 	if err != nil {
 		return fmt.Errorf("rebuild %s: %w", d.Name, err)
 	}
-	defer lock.Close()
-	var mine bool
-	if err := lock.QueryRowContext(ctx, `SELECT pg_try_advisory_lock(hashtextextended($1, 0))`, e.live(d)+".rebuild").Scan(&mine); err != nil {
-		return fmt.Errorf("rebuild %s: %w", d.Name, err)
-	}
-	if !mine {
-		return fmt.Errorf("rebuild %s: another process is at it", d.Name)
-	}
-	defer lock.ExecContext(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock(hashtextextended($1, 0))`, e.live(d)+".rebuild") //nolint:errcheck // the session ends anyway
-
-	shadow := e.live(d) + "__next"
-	cursor := "rebuild." + d.Name
-	position, err := e.prepareShadow(ctx, d, shadow, cursor)
-	if err != nil {
-		return fmt.Errorf("rebuild %s: %w", d.Name, err)
-	}
-	start, began := time.Now(), position //nolint:forbidigo // measures how long it took; nothing is decided by it
-	for {
-		head, err := schema.Head(ctx, e.db)
-		if err != nil {
-			return fmt.Errorf("rebuild %s: %w", d.Name, err)
-		}
-		if head-position <= o.Slice/10 {
-			break // the rest goes with the swap
-		}
-		to := min(position+o.Slice, head)
-		if err := e.buildSlice(ctx, d, shadow, cursor, schema.Slice{From: position, To: to}); err != nil {
-			return fmt.Errorf("rebuild %s: %w", d.Name, err)
-		}
-		position = to
-		if o.Progress != nil {
-			p := Progress{Done: position, Total: head}
-			if took := time.Since(start).Seconds(); took > 0 {
-				p.Rate = float64(position-began) / took
-				p.Left = time.Duration(float64(head-position) / p.Rate * float64(time.Second))
-			}
-			o.Progress(p)
-		}
-	}
-	if err := e.swap(ctx, d, shadow, cursor); err != nil {
-		return fmt.Errorf("rebuild %s: swap: %w", d.Name, err)
-	}
-	e.log.InfoContext(ctx, "projection rebuilt", slog.String("projection", d.Name), slog.Int64("position", position), slog.Duration("took", time.Since(start)))
+	e.log.InfoContext(ctx, "projection rebuilt", logProjection(d), slog.Int64("position", r.position), slog.Duration("took", time.Since(r.start)))
 	return nil
 }
 
-// prepareShadow gives the position that the shadow stands at: 0 for a new one.
-func (e *Engine) prepareShadow(ctx context.Context, d Definition, shadow, cursor string) (position int64, err error) {
-	tx, err := e.db.BeginTx(ctx, nil)
-	if err != nil {
-		return 0, err
+func (r *run) rebuild(ctx context.Context) error {
+	if err := r.dropOld(ctx); err != nil { // a process died between swap and drop
+		return err
 	}
-	defer tx.Rollback()
-	var digest sql.NullString
-	err = tx.QueryRowContext(ctx, `SELECT s.position, obj_description(to_regnamespace($2), 'pg_namespace')
-		FROM subscriptions s WHERE s.name = $1 AND to_regnamespace($2) IS NOT NULL`, cursor, shadow).Scan(&position, &digest)
-	if err == nil && digest.String == fmt.Sprintf("%x", d.Digest) {
-		return position, nil
+	if err := r.prepare(ctx, func(int64) bool { return true }); err != nil {
+		return err
 	}
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return 0, err
-	}
-	if _, err := tx.ExecContext(ctx, "DROP SCHEMA IF EXISTS "+pq.QuoteIdentifier(shadow)+" CASCADE"); err != nil {
-		return 0, err
-	}
-	if err := e.create(ctx, tx, shadow, d); err != nil {
-		return 0, err
-	}
-	if _, err := tx.ExecContext(ctx, fmt.Sprintf("COMMENT ON SCHEMA %s IS '%x'", pq.QuoteIdentifier(shadow), d.Digest)); err != nil {
-		return 0, err
-	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO subscriptions (name, position, state) VALUES ($1, 0, 'paused')
-		ON CONFLICT (name) DO UPDATE SET position = 0`, cursor); err != nil {
-		return 0, err
-	}
-	return 0, tx.Commit()
-}
-
-// buildSlice applies a slice to the shadow and moves its cursor, in one transaction.
-func (e *Engine) buildSlice(ctx context.Context, d Definition, shadow, cursor string, s schema.Slice) error {
-	tx, err := e.db.BeginTx(ctx, nil)
+	first, err := schema.Head(ctx, r.e.db)
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback()
-	failure, err := schema.Attempt(ctx, tx, s, func(ctx context.Context, tx *sql.Tx, s schema.Slice) error {
-		return e.apply(ctx, tx, shadow, d, s)
-	})
-	if err != nil {
+	near := func(position int64) (int64, error) { // what came in since, but for the last of it, which goes with the swap
+		head, err := schema.Head(ctx, r.e.db)
+		if position >= first && head-position <= r.slice/10 {
+			head = position
+		}
+		return head, err
+	}
+	if err := r.replay(ctx, near); err != nil {
 		return err
 	}
-	if failure != nil {
-		return fmt.Errorf("event %d: %w", failure.Position, failure.Err)
-	}
-	if _, err := tx.ExecContext(ctx, `UPDATE subscriptions SET position = $2, updated_at = clock_timestamp() WHERE name = $1`, cursor, s.To); err != nil {
+	if err := r.index(ctx); err != nil {
 		return err
 	}
-	return tx.Commit()
+	if err := r.analyze(ctx); err != nil {
+		return err
+	}
+	if err := r.replay(ctx, near); err != nil { // while the indexes were made
+		return err
+	}
+	if err := r.swap(ctx); err != nil {
+		return fmt.Errorf("swap: %w", err)
+	}
+	return r.dropOld(ctx)
 }
 
 // swap brings the shadow to where the live projection stands, while that holds still, and puts it in its place.
-func (e *Engine) swap(ctx context.Context, d Definition, shadow, cursor string) error {
-	tx, err := e.db.BeginTx(ctx, nil)
+//
+// If we were to crash before the commit, the live tables stay and the shadow is gone on with; after it, the new ones serve
+// and the old ones are dropped by the next rebuild.
+func (r *run) swap(ctx context.Context) error {
+	tx, err := r.e.db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback()
-	var live, built int64
-	if err := tx.QueryRowContext(ctx, `SELECT position FROM subscriptions WHERE name = $1 FOR UPDATE`, d.SubscriptionName()).Scan(&live); err != nil {
+	var live int64
+	if err := tx.QueryRowContext(ctx, `SELECT position FROM subscriptions WHERE name = $1 FOR UPDATE`, r.d.SubscriptionName()).Scan(&live); err != nil {
 		return err
 	}
-	if err := tx.QueryRowContext(ctx, `SELECT position FROM subscriptions WHERE name = $1 FOR UPDATE`, cursor).Scan(&built); err != nil {
-		return err
-	}
-	if built < live {
-		failure, err := schema.Attempt(ctx, tx, schema.Slice{From: built, To: live}, func(ctx context.Context, tx *sql.Tx, s schema.Slice) error {
-			return e.apply(ctx, tx, shadow, d, s)
-		})
-		if err != nil {
+	if r.position < live {
+		if err := r.slices(ctx, tx, live); err != nil {
 			return err
 		}
-		if failure != nil {
-			return fmt.Errorf("event %d: %w", failure.Position, failure.Err)
-		}
-		built = live
+		r.position = live
 	}
-	old := e.live(d) + "__old"
 	q := pq.QuoteIdentifier
 	for _, statement := range []string{
-		"DROP SCHEMA IF EXISTS " + q(old) + " CASCADE",
-		"ALTER SCHEMA " + q(e.live(d)) + " RENAME TO " + q(old),
-		"ALTER SCHEMA " + q(shadow) + " RENAME TO " + q(e.live(d)),
-		"COMMENT ON SCHEMA " + q(e.live(d)) + " IS NULL",
-		"DROP SCHEMA " + q(old) + " CASCADE",
+		"ALTER SCHEMA " + q(r.e.live(r.d)) + " RENAME TO " + q(r.e.old(r.d)),
+		"ALTER SCHEMA " + q(r.place.schema) + " RENAME TO " + q(r.e.live(r.d)),
 	} {
 		if _, err := tx.ExecContext(ctx, statement); err != nil {
 			return err
 		}
 	}
-	if _, err := tx.ExecContext(ctx, `SELECT move_cursor($1, $2)`, d.SubscriptionName(), built); err != nil {
+	if _, err := tx.ExecContext(ctx, `SELECT move_cursor($1, $2)`, r.d.SubscriptionName(), r.position); err != nil {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, `DELETE FROM subscriptions WHERE name = $1`, cursor); err != nil {
+	if _, err := tx.ExecContext(ctx, `DELETE FROM builds WHERE place = $1`, r.place.schema); err != nil {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, `UPDATE projections SET version = $2, digest = $3, built_at = clock_timestamp() WHERE name = $1`,
-		d.Name, d.Version, d.Digest[:]); err != nil {
+	if _, err := tx.ExecContext(ctx, `UPDATE projections SET version = $2, digest = $3, apply = $4, built_at = clock_timestamp() WHERE name = $1`,
+		r.d.Name, r.d.Version, r.d.Digest[:], r.d.Source); err != nil {
 		return err
 	}
 	return tx.Commit()
 }
+
+// dropOld drops the tables that were swapped out. Whoever still reads them is waited for here, and not during the swap.
+func (r *run) dropOld(ctx context.Context) error {
+	_, err := r.e.db.ExecContext(ctx, "DROP SCHEMA IF EXISTS "+pq.QuoteIdentifier(r.e.old(r.d))+" CASCADE")
+	return err
+}
+
+// RebuildAll rebuilds several projections at once, as many at a time as atOnce says, and goes on with the others when one
+// fails.
+func (e *Engine) RebuildAll(ctx context.Context, all []Definition, atOnce int, o func(Definition) RebuildOptions) error {
+	var group errgroup.Group
+	group.SetLimit(max(1, atOnce))
+	errs := make([]error, len(all))
+	for i, d := range all {
+		group.Go(func() error {
+			errs[i] = e.Rebuild(ctx, d, o(d))
+			return nil
+		})
+	}
+	return errors.Join(group.Wait(), errors.Join(errs...))
+}
+
+func logProjection(d Definition) slog.Attr { return slog.String("projection", d.Name) }
+func logError(err error) slog.Attr         { return slog.Any("error", err) }

@@ -118,6 +118,9 @@ func verifyStreams(ctx context.Context, tx *sql.Tx, r *Report) error {
 	return rows.Err()
 }
 
+// scratch is the place of a verification, gone with its transaction.
+func (e *Engine) scratch(d Definition) place { return place{schema: e.live(d) + "__check"} }
+
 // verifyProjection rebuilds a projection in a scratch schema, up to where the live one stands, and compares them
 // table by table, row by row.
 func (e *Engine) verifyProjection(ctx context.Context, tx *sql.Tx, d Definition, r *Report) error {
@@ -132,12 +135,19 @@ func (e *Engine) verifyProjection(ctx context.Context, tx *sql.Tx, d Definition,
 	if err != nil {
 		return err
 	}
-	scratch := e.live(d) + "__check"
+	if err := e.needsAll(ctx, tx); err != nil {
+		r.add(where, 0, "cannot be held against its rebuild: %s", err)
+		return nil
+	}
+	if _, err := tx.ExecContext(ctx, buildSettings); err != nil {
+		return err
+	}
+	scratch := e.scratch(d)
 	if err := e.create(ctx, tx, scratch, d); err != nil {
 		return err
 	}
 	for from := int64(0); from < position; from += defaultSlice {
-		failure, err := schema.Attempt(ctx, tx, schema.Slice{From: from, To: min(from+defaultSlice, position)}, func(ctx context.Context, tx *sql.Tx, s schema.Slice) error {
+		failure, err := schema.AttemptSkipping(ctx, tx, d.SubscriptionName(), schema.Slice{From: from, To: min(from+defaultSlice, position)}, func(ctx context.Context, tx *sql.Tx, s schema.Slice) error {
 			return e.apply(ctx, tx, scratch, d, s)
 		})
 		if err != nil {
@@ -148,12 +158,12 @@ func (e *Engine) verifyProjection(ctx context.Context, tx *sql.Tx, d Definition,
 			return nil
 		}
 	}
-	tables, err := tablesIn(ctx, tx, scratch)
+	tables, err := tablesIn(ctx, tx, scratch.schema)
 	if err != nil {
 		return err
 	}
 	for _, table := range tables {
-		if err := compare(ctx, tx, e.live(d), scratch, table, where, r); err != nil {
+		if err := compare(ctx, tx, e.live(d), scratch.schema, table, where, r); err != nil {
 			return err
 		}
 	}

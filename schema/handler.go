@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"strings"
 
 	wsql "github.com/ThreeDotsLabs/watermill-sql/v3/pkg/sql"
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -39,7 +40,7 @@ func (t *Topic) Handler(s Subscription, handle SliceHandler) message.NoPublishHa
 		if len(s.Types) > 0 && !slice.MayHold(s.Types...) {
 			return nil // there is nothing to do, and so nothing that the fence would keep from being done without acknowledgement
 		}
-		failure, err := Attempt(ctx, tx, slice, handle)
+		failure, err := AttemptSkipping(ctx, tx, s.Name, slice, handle)
 		switch {
 		case err == nil && failure == nil:
 			err = fence(ctx, tx, s.Name, slice.To)
@@ -58,6 +59,7 @@ func (t *Topic) Handler(s Subscription, handle SliceHandler) message.NoPublishHa
 // Failure is the first event at which a handler fails.
 type Failure struct {
 	Position int64 // of that event; everything before it has taken effect
+	Tries    int   // how often the handler was run to find it
 	Err      error
 }
 
@@ -65,7 +67,12 @@ type Failure struct {
 // event, the part of the slice before that event has taken effect and the failure is returned. An error is
 // transient, and leaves the transaction to be rolled back.
 func Attempt(ctx context.Context, tx *sql.Tx, slice Slice, handle SliceHandler) (*Failure, error) {
-	err := attempt(ctx, tx, slice, handle)
+	tries := 0
+	try := func(piece Slice) error {
+		tries++
+		return attempt(ctx, tx, piece, handle)
+	}
+	err := try(slice)
 	if err == nil {
 		return nil, nil
 	}
@@ -76,7 +83,7 @@ func Attempt(ctx context.Context, tx *sql.Tx, slice Slice, handle SliceHandler) 
 	done, failed := slice.From, slice.To
 	for failed-done > 1 {
 		middle := done + (failed-done)/2
-		switch err := attempt(ctx, tx, Slice{From: done, To: middle}, handle); {
+		switch err := try(Slice{From: done, To: middle}); {
 		case err == nil:
 			done = middle
 		case Transient(err) || ctx.Err() != nil:
@@ -85,7 +92,7 @@ func Attempt(ctx context.Context, tx *sql.Tx, slice Slice, handle SliceHandler) 
 			failed = middle
 		}
 	}
-	switch err := attempt(ctx, tx, Slice{From: done, To: failed}, handle); {
+	switch err := try(Slice{From: done, To: failed}); {
 	case err == nil && failed == slice.To:
 		return nil, nil // it passes in pieces: there is no event at fault
 	case err == nil:
@@ -93,15 +100,14 @@ func Attempt(ctx context.Context, tx *sql.Tx, slice Slice, handle SliceHandler) 
 	case Transient(err) || ctx.Err() != nil:
 		return nil, err
 	default:
-		return &Failure{Position: failed, Err: err}, nil
+		return &Failure{Position: failed, Tries: tries, Err: err}, nil
 	}
 }
 
 // attempt runs the handler once under a savepoint, and rolls back to it when the handler fails or panics.
 func attempt(ctx context.Context, tx *sql.Tx, slice Slice, handle SliceHandler) (err error) {
 	// Without arguments, several statements travel in one round trip.
-	begin := fmt.Sprintf("SAVEPOINT attempt; SET LOCAL ledger.slice_from = '%d'; SET LOCAL ledger.slice_to = '%d'", slice.From, slice.To)
-	if _, err := tx.ExecContext(ctx, begin); err != nil {
+	if _, err := tx.ExecContext(ctx, "SAVEPOINT attempt; "+slice.bounds()); err != nil {
 		return err
 	}
 	defer func() {
@@ -117,6 +123,12 @@ func attempt(ctx context.Context, tx *sql.Tx, slice Slice, handle SliceHandler) 
 		}
 	}()
 	return handle(ctx, tx, slice)
+}
+
+// Again undoes what a handler did in its present attempt, so that it may try in another way.
+func Again(ctx context.Context, tx *sql.Tx, slice Slice) error {
+	_, err := tx.ExecContext(ctx, "ROLLBACK TO SAVEPOINT attempt; "+slice.bounds())
+	return err
 }
 
 // fence makes the commit depend on the cursor standing at position.
@@ -136,6 +148,10 @@ func park(ctx context.Context, tx *sql.Tx, name string, f *Failure) error {
 	if err != nil {
 		return fmt.Errorf("park %s: %w", name, unavailable(err))
 	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO failures (reader, position, error, tries) VALUES ($1, $2, $3, $4)`, name, f.Position, describe(f.Err), f.Tries)
+	if err != nil {
+		return fmt.Errorf("park %s: %w", name, unavailable(err))
+	}
 	return fence(ctx, tx, name, f.Position-1)
 }
 
@@ -144,7 +160,7 @@ func describe(err error) string {
 	text := err.Error()
 	var pqErr *pq.Error
 	if errors.As(err, &pqErr) {
-		if pqErr.Detail != "" {
+		if pqErr.Detail != "" && !strings.Contains(text, pqErr.Detail) {
 			text += "; " + pqErr.Detail
 		}
 		if pqErr.Where != "" {

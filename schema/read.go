@@ -161,3 +161,42 @@ func scanEvent(row scanner) (e domain.Recorded, err error) {
 	e.RecordedAt = e.RecordedAt.UTC()
 	return e, nil
 }
+
+// PositionAt is the position of the last event that was recorded at or before a time, 0 before the first: what the ledger
+// knew then. Time never runs backwards in it, so this is a search and needs no index.
+func PositionAt(ctx context.Context, q Querier, at time.Time) (int64, error) {
+	head, err := Head(ctx, q)
+	if err != nil {
+		return 0, err
+	}
+	first, err := FirstKept(ctx, q)
+	if err != nil {
+		return 0, err
+	}
+	low, high := first-1, head // what is at low was recorded in time, what is above high was not
+	for low < high {
+		middle := low + (high-low+1)/2
+		var recorded time.Time
+		if err := q.QueryRowContext(ctx, `SELECT recorded_at FROM events WHERE position = $1`, middle).Scan(&recorded); err != nil {
+			return 0, fmt.Errorf("when event %d was recorded: %w", middle, unavailable(err))
+		}
+		if recorded.After(at) {
+			high = middle - 1
+		} else {
+			low = middle
+		}
+	}
+	if low == first-1 && first > 1 {
+		return 0, fmt.Errorf("position at %s: %w: the ledger begins at event %d, the ones before it were archived", at.UTC().Format(time.RFC3339), ErrNotFound, first)
+	}
+	return low, nil
+}
+
+// FirstKept is the position of the first event that has not been archived; 1 in a ledger that is whole.
+func FirstKept(ctx context.Context, q Querier) (first int64, err error) {
+	err = q.QueryRowContext(ctx, `SELECT coalesce(min(first), 1) FROM partitions`).Scan(&first)
+	if err != nil {
+		return 0, fmt.Errorf("where the ledger begins: %w", unavailable(err))
+	}
+	return first, nil
+}

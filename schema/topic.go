@@ -39,6 +39,11 @@ func (s Slice) MayHold(types ...string) bool {
 // Len is the number of events in it.
 func (s Slice) Len() int64 { return s.To - s.From }
 
+// bounds are the settings that the view slice reads.
+func (s Slice) bounds() string {
+	return fmt.Sprintf("SET LOCAL ledger.slice_from = '%d'; SET LOCAL ledger.slice_to = '%d'", s.From, s.To)
+}
+
 func (s Slice) String() string { return fmt.Sprintf("(%d, %d]", s.From, s.To) }
 
 // Subscription is a named, stored cursor on the ledger. Renaming one reads the ledger from the start again.

@@ -111,7 +111,7 @@ func (st *store) serve(ctx context.Context, f serveFlags, ready func(address str
 	}
 	if slices.Contains(f.roles, "api") {
 		handler, err := api.New(api.Config{
-			Ledger: st.ledger, Vault: st.vault, DB: st.db, Auth: st.tokens, Variables: o.variables, Environment: o.environment,
+			Ledger: st.ledger, Vault: st.vault, DB: st.db, Auth: st.tokens, Variables: o.variables, Environment: o.environment, Projections: st.engine,
 			Registry: st.registry, Log: st.log, Clock: time.Now, Version: version(), Fallback: st.pages(),
 		})
 		if err != nil {

@@ -34,6 +34,9 @@ type workerOptions struct {
 // liveSlice is the largest slice of a live projection: short transactions, and still fast when catching up.
 const liveSlice = 20_000
 
+// rebuildsAtOnce bounds what rebuilding takes from the service that goes on meanwhile.
+const rebuildsAtOnce = 2
+
 // work keeps the projections, plans, dispatches and grows the tree until ctx ends, then lets what has begun end.
 func (st *store) work(ctx context.Context, o workerOptions) error {
 	topic, err := schema.OpenTopic(st.db, st.ledger, st.url, schema.Options{Name: st.settings.name}, st.log)
@@ -73,6 +76,9 @@ func (st *store) work(ctx context.Context, o workerOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := st.askOutdated(ctx); err != nil {
+		return err
+	}
 
 	var wg sync.WaitGroup
 	errs := make(chan error, 3)
@@ -81,7 +87,7 @@ func (st *store) work(ctx context.Context, o workerOptions) error {
 	defer stopRouting()
 	wg.Go(func() { errs <- router.Run(routing) })
 	wg.Go(func() { errs <- sign.Run(ctx) })
-	wg.Go(func() { st.rebuildOutdated(ctx) })
+	wg.Go(func() { st.engine.Keep(ctx, rebuildsAtOnce) })
 	errs <- send.Run(ctx)
 	if err := topic.Close(); err != nil {
 		st.log.DebugContext(ctx, "close topic", slog.Any("error", err))
@@ -138,15 +144,15 @@ func (st *store) catchUp(ctx context.Context) error {
 	}
 }
 
-// rebuildOutdated brings projections of an older version up to this program's, in the background; the old tables
-// serve until then.
-func (st *store) rebuildOutdated(ctx context.Context) {
+// askOutdated has the projections of an older version brought up to this program's, in the background; the old tables serve
+// until then.
+func (st *store) askOutdated(ctx context.Context) error {
 	for _, d := range st.outdated {
-		st.log.InfoContext(ctx, "rebuilding a projection for this version of the program", slog.String("projection", d.Name))
-		if err := st.engine.Rebuild(ctx, d, projections.RebuildOptions{}); err != nil && ctx.Err() == nil {
-			st.log.ErrorContext(ctx, "a projection could not be rebuilt; the old one keeps serving", slog.String("projection", d.Name), slog.Any("error", err))
+		if err := st.engine.AskRebuild(ctx, d, fmt.Sprintf("version %d of the definition", d.Version)); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
 // checkpointer signs the tree, with a memory of the last checkpoint outside the database.

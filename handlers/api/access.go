@@ -86,7 +86,10 @@ var access = map[string]rule{
 	"audit-unknown-outcomes": only(operator, compliance, privacy, analyst),
 	"audit-consent-changes":  only(operator, compliance, privacy),
 
-	"list-projections": only(operator, compliance, analyst),
+	"list-projections":   only(operator, compliance, analyst),
+	"rebuild-projection": only(operator, analyst), // it changes nothing that the ledger says
+	"resume-reader":      only(operator),
+	"skip-event":         only(operator),
 }
 
 // allows reports whether a role is enough.

@@ -51,6 +51,10 @@ var routes = map[string]struct {
 	"openapi":                {"GET /openapi.json", "*"},
 	"docs":                   {"GET /docs", "*"},
 	"docs-style":             {"GET /docs/style.css", "*"},
+
+	"rebuild-projection": {"POST /v1/projections/{name}/rebuild", "ona"},
+	"resume-reader":      {"POST /v1/projections/{name}/resume", "oa"},
+	"skip-event":         {"POST /v1/projections/{name}/skip", "oa"},
 }
 
 var letters = map[schema.Role]string{
@@ -71,7 +75,7 @@ func TestEveryRouteForEveryRole(t *testing.T) {
 			t.Errorf("access names %s, which nothing serves", operation)
 		}
 	}
-	fill := strings.NewReplacer("{position}", "1", "{handle}", "nobody", "{id}", jane)
+	fill := strings.NewReplacer("{position}", "1", "{handle}", "nobody", "{name}", "nobody", "{id}", jane)
 	number := 0
 	for operation, want := range routes {
 		number++

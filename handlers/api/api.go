@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/intake"
+	"github.com/dispatch-ledger/dispatch-ledger/projections"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
 
@@ -27,6 +28,9 @@ type Config struct {
 	Vault  *schema.Vault  // tells who was erased, and hashes addresses
 	DB     *sql.DB        // reads; the projections' schemas are on its search path
 	Auth   Authenticator  // knows the tokens; *schema.Tokens
+
+	// Projections are those that may be rebuilt; nil has none.
+	Projections *projections.Engine
 
 	// Checks are asked by /readyz, besides the database, its migrations and its readers, which New adds.
 	Checks []Check
@@ -86,6 +90,9 @@ func newAPI(c Config) (*api, error) {
 	}
 	if c.Clock == nil {
 		c.Clock = time.Now //nolint:forbidigo // the one place where the API's clock is the system's
+	}
+	if c.Projections == nil {
+		c.Projections = projections.NewEngine(c.DB, "", c.Log)
 	}
 	if c.Version == "" {
 		c.Version = "dev"

@@ -64,6 +64,7 @@ var problems = []kind{
 	{err: schema.ErrIDReused, status: http.StatusConflict, name: "id-reused", title: "The id stands for other content", next: "Nothing was recorded. Give each event an id of its own; send a repeat unchanged."},
 	{err: schema.ErrConflict, status: http.StatusPreconditionFailed, name: "version-mismatch", title: "The version has changed", next: "Read the current version, decide again, and send its ETag in If-Match."},
 	{err: dispatcher.ErrState, status: http.StatusConflict, name: "delivery-state", title: "The delivery's state does not allow it", next: "Read the delivery and decide anew.", detail: true},
+	{err: schema.ErrNotParked, status: http.StatusConflict, name: "not-parked", title: "The reader is not parked there", next: "Read GET /v1/projections and decide anew.", detail: true},
 	{err: schema.ErrErased, status: http.StatusConflict, name: "erased", title: "The person was erased", next: "Nothing can be done: what was to be sent cannot be read any more."},
 	{err: dispatcher.ErrNothingToSend, status: http.StatusUnprocessableEntity, name: "nothing-to-send", title: "No request was made out for this delivery", next: "Correct what kept it from being sent, then fire again."},
 	{err: intake.ErrInternalType, status: http.StatusUnprocessableEntity, name: "internal-event-type", title: "The event type is recorded by the ledger itself", next: "Send one of the accepted types; docs/events.md lists them."},

@@ -1,0 +1,272 @@
+package projections
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/lib/pq"
+
+	"github.com/dispatch-ledger/dispatch-ledger/schema"
+)
+
+// Progress is how far a run over the ledger has come.
+type Progress struct {
+	Done, Total int64   // events
+	Rate        float64 // events a second, of this run
+	Left        time.Duration
+}
+
+// ErrBusy is a build that another process is at.
+var ErrBusy = errors.New("another process is at it")
+
+// ErrArchived is a ledger whose first events were detached into an archive: what is built from the start needs them back.
+var ErrArchived = errors.New("events that are needed were archived")
+
+// defaultSlice is how many events one transaction of a run applies. Larger ones gain little and hold a snapshot longer.
+const defaultSlice = 100_000
+
+// run is one replay of the ledger into a place, whose progress is kept in the table builds.
+type run struct {
+	e        *Engine
+	d        Definition
+	place    place
+	purpose  string // rebuild or build
+	by       string // kept from whoever asked, where empty
+	slice    int64
+	progress func(Progress)
+
+	position int64
+	goal     int64
+	indexed  bool
+	start    time.Time
+	began    int64 // position at start
+}
+
+// buildSettings suit long statements over many events: no time for compiling plans, memory for sorting, and no waiting for the
+// disk, since what a crash loses is built again.
+const buildSettings = "SET LOCAL jit = off; SET LOCAL work_mem = '64MB'; SET LOCAL synchronous_commit = off; SET LOCAL max_parallel_workers_per_gather = 0"
+
+// exclusively runs do while no other process builds in the same place.
+func (r *run) exclusively(ctx context.Context, do func() error) error {
+	conn, err := r.e.db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	key := r.place.schema + ".build"
+	var mine bool
+	if err := conn.QueryRowContext(ctx, `SELECT pg_try_advisory_lock(hashtextextended($1, 0))`, key).Scan(&mine); err != nil {
+		return err
+	}
+	if !mine {
+		return ErrBusy
+	}
+	defer conn.ExecContext(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock(hashtextextended($1, 0))`, key) //nolint:errcheck // the session ends anyway
+	r.start = time.Now()                                                                                          //nolint:forbidigo // measures how long it took; nothing is decided by it
+	err = do()
+	if err != nil {
+		r.record(context.WithoutCancel(ctx), err)
+	}
+	return err
+}
+
+// record says in the table how a run ended. One that was asked to stop, or whose database went away, goes on later.
+func (r *run) record(ctx context.Context, failed error) {
+	state, position := "failed", sql.NullInt64{}
+	var at *EventError
+	switch {
+	case errors.Is(failed, context.Canceled) && r.purpose == "build":
+		state = "stopped"
+	case errors.Is(failed, context.Canceled), schema.Transient(failed):
+		return // a worker goes on with it
+	case errors.As(failed, &at):
+		position = sql.NullInt64{Int64: at.Position, Valid: true}
+	}
+	_, err := r.e.db.ExecContext(ctx, `UPDATE builds SET state = $2, error = $3, error_position = $4, updated_at = clock_timestamp() WHERE place = $1`,
+		r.place.schema, state, failed.Error(), position)
+	if err != nil {
+		r.e.log.WarnContext(ctx, "the end of a build could not be recorded", logProjection(r.d), logError(err))
+	}
+}
+
+// EventError is the event at which a projection cannot be built any further.
+type EventError struct {
+	Position int64
+	Err      error
+}
+
+func (e *EventError) Error() string { return fmt.Sprintf("event %d: %s", e.Position, e.Err) }
+
+// Unwrap gives the reason.
+func (e *EventError) Unwrap() error { return e.Err }
+
+// prepare finds what an earlier run left in the place, or makes it anew. fits decides whether what is there at a position can
+// be gone on from.
+func (r *run) prepare(ctx context.Context, fits func(position int64) bool) error {
+	if err := r.e.needsAll(ctx, r.e.db); err != nil {
+		return err
+	}
+	tx, err := r.e.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	var own, exists bool
+	var digest []byte
+	err = tx.QueryRowContext(ctx, `SELECT b.own, b.digest, b.position, b.indexed, to_regnamespace($1) IS NOT NULL FROM builds b WHERE b.place = $1 FOR UPDATE`,
+		r.place.schema).Scan(&own, &digest, &r.position, &r.indexed, &exists)
+	known := err == nil
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	if !known {
+		err := tx.QueryRowContext(ctx, `SELECT to_regnamespace($1) IS NOT NULL`, r.place.schema).Scan(&exists)
+		if err != nil {
+			return err
+		}
+		if exists {
+			return fmt.Errorf("schema %s exists, and was not built by a projection; name another", r.place.schema)
+		}
+	}
+	if !exists || own != r.place.own || string(digest) != string(r.d.Digest[:]) || !fits(r.position) {
+		if exists {
+			if err := r.e.drop(ctx, tx, place{r.place.schema, own}); err != nil {
+				return err
+			}
+		}
+		if err := r.e.create(ctx, tx, r.place, r.d); err != nil {
+			return err
+		}
+		r.position, r.indexed = 0, false
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO builds (place, projection, purpose, own, digest, position, goal, state, asked_by) VALUES ($1, $2, $3, $4, $5, $6, $7, 'running', $8)
+		ON CONFLICT (place) DO UPDATE SET purpose = excluded.purpose, own = excluded.own, digest = excluded.digest, position = excluded.position, goal = excluded.goal,
+			indexed = $9, asked_by = coalesce(nullif($8, ''), builds.asked_by), state = 'running', error = NULL, error_position = NULL, updated_at = clock_timestamp()`,
+		r.place.schema, r.d.Name, r.purpose, r.place.own, r.d.Digest[:], r.position, r.goal, r.by, r.indexed)
+	if err != nil {
+		return err
+	}
+	r.began = r.position
+	return tx.Commit()
+}
+
+// drop drops the schema of a build.
+func (e *Engine) drop(ctx context.Context, tx *sql.Tx, p place) error {
+	if p.own {
+		_, err := tx.ExecContext(ctx, `SELECT drop_own_schema($1)`, p.schema)
+		return err
+	}
+	_, err := tx.ExecContext(ctx, "DROP SCHEMA IF EXISTS "+pq.QuoteIdentifier(p.schema)+" CASCADE")
+	return err
+}
+
+// replay applies slice after slice up to where upTo says, which is asked before each.
+func (r *run) replay(ctx context.Context, upTo func(position int64) (goal int64, err error)) error {
+	analyzed := r.position
+	for {
+		goal, err := upTo(r.position)
+		if err != nil || r.position >= goal {
+			return err
+		}
+		to := min(r.position+r.slice, goal)
+		if err := r.apply(ctx, to, goal); err != nil {
+			return err
+		}
+		r.position = to
+		if p := r.told(goal); r.progress != nil {
+			r.progress(p)
+		}
+		// What the planner knows of the new tables grows old as they grow.
+		if !r.place.own && r.position-analyzed >= analyzed && r.position < goal {
+			if err := r.analyze(ctx); err != nil {
+				return err
+			}
+			analyzed = r.position
+		}
+	}
+}
+
+func (r *run) told(goal int64) Progress {
+	p := Progress{Done: r.position, Total: goal}
+	if took := time.Since(r.start).Seconds(); took > 0 {
+		p.Rate = float64(r.position-r.began) / took
+		if p.Rate > 0 {
+			p.Left = time.Duration(float64(goal-r.position) / p.Rate * float64(time.Second))
+		}
+	}
+	return p
+}
+
+// apply applies one slice and moves the position, in one transaction.
+func (r *run) apply(ctx context.Context, to, goal int64) error {
+	tx, err := r.e.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	if _, err := tx.ExecContext(ctx, buildSettings); err != nil {
+		return err
+	}
+	if err := r.slices(ctx, tx, to); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `UPDATE builds SET position = $2, goal = $3, rate = $4, updated_at = clock_timestamp() WHERE place = $1`,
+		r.place.schema, to, goal, r.told(goal).Rate); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// slices applies what lies between the run's position and another.
+func (r *run) slices(ctx context.Context, tx *sql.Tx, to int64) error {
+	failure, err := schema.AttemptSkipping(ctx, tx, r.d.SubscriptionName(), schema.Slice{From: r.position, To: to}, func(ctx context.Context, tx *sql.Tx, s schema.Slice) error {
+		return r.e.apply(ctx, tx, r.place, r.d, s)
+	})
+	if err != nil {
+		return err
+	}
+	if failure != nil {
+		return &EventError{Position: failure.Position, Err: failure.Err}
+	}
+	return nil
+}
+
+// analyze tells the planner what the tables hold.
+func (r *run) analyze(ctx context.Context) error {
+	tables, err := tablesIn(ctx, r.e.db, r.place.schema)
+	if err != nil {
+		return err
+	}
+	for _, table := range tables {
+		if _, err := r.e.db.ExecContext(ctx, "ANALYZE "+pq.QuoteIdentifier(r.place.schema)+"."+pq.QuoteIdentifier(table)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// index makes what only readers need, once.
+func (r *run) index(ctx context.Context) error {
+	if r.indexed {
+		return nil
+	}
+	tx, err := r.e.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	if _, err := tx.ExecContext(ctx, "SET LOCAL maintenance_work_mem = '128MB'; "+buildSettings); err != nil {
+		return err
+	}
+	if err := r.e.index(ctx, tx, r.place, r.d); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `UPDATE builds SET indexed = true WHERE place = $1`, r.place.schema); err != nil {
+		return err
+	}
+	r.indexed = true
+	return tx.Commit()
+}
