@@ -126,28 +126,27 @@ func (r *run) negate(v Value) Value {
 
 // rangeOf is PHP's range(): integers, floats or single letters, counting up or down.
 func (r *run) rangeOf(low, high, step Value) *Array {
-	if l, ok := low.(string); ok && l != "" {
-		if h, ok := high.(string); ok && h != "" {
-			_, lw := numericPrefix(l)
-			_, hw := numericPrefix(h)
-			if !lw || !hw {
-				return r.letters(l[0], h[0], step)
-			}
+	st := looseNumber(step)
+	f, fractional := st.(float64)
+	if fractional && f == math.Trunc(f) && math.Abs(f) < 1e15 {
+		st, fractional = int64(f), false
+	}
+	floats := fractional || isFloat(low) || isFloat(high)
+	l, okL := plainText(low)
+	h, okH := plainText(high)
+	if okL && okH && l != "" && h != "" {
+		x, y := wholeNumber(l), wholeNumber(h)
+		if x == nil && y == nil && !fractional {
+			return r.letters(l[0], h[0], step)
 		}
+		floats = floats || isFloat(x) || isFloat(y)
 	}
-	lo, hi, st := looseNumber(low), looseNumber(high), looseNumber(step)
-	i, okI := lo.(int64)
-	j, okJ := hi.(int64)
-	k, okK := st.(int64)
-	if f, ok := st.(float64); ok && f == math.Trunc(f) && math.Abs(f) < 1e15 {
-		k, okK = int64(f), true
+	if !floats {
+		return r.integerRange(toInt(low), toInt(high), toInt(st))
 	}
-	if okI && okJ && okK {
-		return r.integerRange(i, j, k)
-	}
-	x, y, s := toFloat(lo), toFloat(hi), math.Abs(toFloat(st))
-	if s == 0 || math.IsNaN(s) {
-		s = 1
+	x, y, s := toFloat(low), toFloat(high), math.Abs(toFloat(st))
+	if x != y && (s == 0 || math.Abs(y-x) < s || math.IsNaN(s)) {
+		r.fail(CodeArguments, "range: the step must not exceed the range")
 	}
 	n := math.Floor(math.Abs(y-x)/s + 1e-9)
 	if math.IsNaN(n) || n*arrayElementBytes > float64(r.limits.ValueBytes) {
@@ -164,16 +163,16 @@ func (r *run) rangeOf(low, high, step Value) *Array {
 }
 
 func (r *run) integerRange(low, high, step int64) *Array {
-	if step == 0 {
-		step = 1
-	}
 	size := magnitude(step)
 	span := uint64(high) - uint64(low) //nolint:gosec // the distance, whatever the signs
 	if high < low {
 		span = uint64(low) - uint64(high) //nolint:gosec // as above
 	}
-	if size > span && span != 0 {
-		r.fail(CodeArguments, "range: the step %d exceeds the range", step)
+	if span == 0 {
+		return NewList(low)
+	}
+	if size > span || size == 0 {
+		r.fail(CodeArguments, "range: the step must not exceed the range")
 	}
 	n := span / size
 	if n > uint64(r.limits.ValueBytes/arrayElementBytes) { //nolint:gosec // limits are positive
@@ -192,13 +191,16 @@ func (r *run) integerRange(low, high, step int64) *Array {
 
 func (r *run) letters(low, high byte, step Value) *Array {
 	n := int(magnitude(toInt(step))) //nolint:gosec // a step beyond 255 gives one letter
-	if n <= 0 {
-		n = 1
+	if n == 0 && low != high {
+		r.fail(CodeArguments, "range: the step must not be 0")
 	}
 	a := r.array(max(int(high)-int(low), int(low)-int(high)) + 1)
 	for c := int(low); ; {
 		a.add(string([]byte{byte(c)})) //nolint:gosec // low and high are bytes
-		if high >= low {
+		if high == low {
+			return a
+		}
+		if high > low {
 			if c += n; c > int(high) {
 				return a
 			}
@@ -206,4 +208,39 @@ func (r *run) letters(low, high byte, step Value) *Array {
 			return a
 		}
 	}
+}
+
+func isFloat(v Value) bool {
+	_, ok := v.(float64)
+	return ok
+}
+
+// wholeNumber is the number that a text is, nil when it is none.
+func wholeNumber(s string) Value {
+	if n, whole := numericPrefix(s); whole {
+		return n
+	}
+	return nil
+}
+
+// bitwiseText is PHP's |, ^ and & on two texts: byte by byte.
+func bitwiseText(op operator, x, y string) string {
+	if len(x) > len(y) {
+		x, y = y, x
+	}
+	b := []byte(y)
+	for i := range len(x) {
+		switch op {
+		case opBitOr:
+			b[i] |= x[i]
+		case opBitXor:
+			b[i] ^= x[i]
+		case opBitAnd:
+			b[i] &= x[i]
+		}
+	}
+	if op != opBitOr {
+		b = b[:len(x)]
+	}
+	return string(b)
 }

@@ -174,6 +174,25 @@ func (r *run) compare(a, b Value) int {
 	case bool:
 		return compareBool(truthy(a), y)
 	}
+	// an object is 1 beside a number, and greater than any text
+	switch x := a.(type) {
+	case int64, float64:
+		if isObject(b) {
+			return r.compare(x, int64(1))
+		}
+	case string:
+		if isObject(b) {
+			return -1
+		}
+	}
+	if isObject(a) {
+		switch y := b.(type) {
+		case int64, float64:
+			return r.compare(int64(1), y)
+		case string:
+			return 1
+		}
+	}
 	// arrays are greater than anything else, other objects greater still or uncomparable
 	if _, ok := a.(*Array); ok {
 		return 1
@@ -182,6 +201,15 @@ func (r *run) compare(a, b Value) int {
 		return -1
 	}
 	return 1
+}
+
+// isObject reports whether a value is an object in PHP that has no text.
+func isObject(v Value) bool {
+	switch v.(type) {
+	case *date, *interval, *closure:
+		return true
+	}
+	return false
 }
 
 func compareBool(a, b bool) int {

@@ -57,6 +57,14 @@ func (r *run) text(v Value) string {
 	return ""
 }
 
+// textFor is text for what takes text alone: PHP converts numbers, booleans and null, but no arrays.
+func (r *run) textFor(what string, v Value) string {
+	if _, ok := v.(*Array); ok {
+		r.fail(CodeType, "%q needs text, got an array", what)
+	}
+	return r.text(v)
+}
+
 // appendText is text without the allocation.
 func (r *run) appendText(b []byte, v Value) []byte {
 	switch v := v.(type) {
@@ -237,6 +245,11 @@ func looseNumber(v Value) Value {
 }
 
 func toFloat(v Value) float64 {
+	if s, ok := v.(string); ok && strings.HasPrefix(s, "-0") {
+		if n, _ := numericPrefix(s); n == int64(0) {
+			return math.Copysign(0, -1)
+		}
+	}
 	switch n := looseNumber(v).(type) {
 	case int64:
 		return float64(n)
@@ -251,9 +264,20 @@ func toInt(v Value) int64 {
 	case int64:
 		return n
 	case float64:
+		if _, ok := plainText(v); ok { // of text, PHP takes the nearest integer
+			return int64(max(min(n, math.MaxInt64), math.MinInt64)) //nolint:gosec // see floatToInt
+		}
 		return floatToInt(n)
 	}
 	return 0
+}
+
+// integer is an argument that PHP declares as an integer: text must be a number.
+func (r *run) integer(what string, v Value) int64 {
+	if s, ok := asText(v); ok && wholeNumber(s) == nil {
+		r.fail(CodeType, "%q needs an integer, got %s", what, quoteShort(s))
+	}
+	return toInt(v)
 }
 
 // floatToInt casts as PHP does on 64 bits: out of range wraps, NaN and infinities are 0.
@@ -318,6 +342,15 @@ func (r *run) arrayKey(v Value) Key {
 	}
 	r.fail(CodeType, "%s cannot be a key", typeName(v))
 	return Key{}
+}
+
+// mappingKey is the key of a mapping literal. A variable is cast to text first, so that 1.5 stays 1.5.
+func (r *run) mappingKey(e expr) Key {
+	v := e.eval(r)
+	if _, ok := e.(*variable); ok {
+		return stringKey(r.text(v))
+	}
+	return r.arrayKey(v)
 }
 
 // typeName names a value's type in an error.

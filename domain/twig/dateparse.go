@@ -81,7 +81,7 @@ func dateItems() []item {
 		add(`yesterday\b`, func(m *moment, _ []string) error { m.relative.d--; return m.midnight(nil) })
 		add(`@(-?[0-9]+)(?:\.([0-9]{0,6}))?`, (*moment).unix)
 		add(reTime24, (*moment).time24)
-		add(`t?(0?[0-9]|1[0-2])(?:[:.]([0-5]?[0-9])(?:[:.]([0-5]?[0-9]|60))?)?`+reSpaceOpt+`([ap])\.?m\.?`, (*moment).time12)
+		add(`t?(0?[0-9]|1[0-2])(?:[:.]([0-5]?[0-9])(?:[:.]([0-5]?[0-9]|60))?)?`+reSpaceOpt+`([ap])\.?m\.?(?:[ \t\x00]|\z)`, (*moment).time12)
 		add(`t([01][0-9]|2[0-4])([0-5][0-9])(?:([0-5][0-9]))?`, (*moment).time24)
 		add(`([+-]?[0-9]{4})-(0?[0-9]|1[0-2])-([0-2]?[0-9]|3[01])`, (*moment).ymd)
 		add(`([0-9]{4})/(0?[0-9]|1[0-2])/([0-2]?[0-9]|3[01])/?`, (*moment).ymd)

@@ -162,7 +162,7 @@ func filterDateModify(r *run, a []Value) Value {
 func (r *run) modify(d *date, how string) *date {
 	t, err := modifyDate(d.t, how)
 	if err != nil {
-		r.fail(CodeDate, "%s", err)
+		r.fail(CodeDate, "date_modify: %s", err)
 	}
 	return &date{t}
 }
@@ -477,11 +477,13 @@ func (i *interval) member(name string) (Value, bool) {
 func (i *interval) format(layout string) string {
 	b := make([]byte, 0, 16)
 	for n := 0; n < len(layout); n++ {
-		if layout[n] != '%' || n+1 == len(layout) {
+		if layout[n] != '%' {
 			b = append(b, layout[n])
 			continue
 		}
-		n++
+		if n++; n == len(layout) { // PHP drops it
+			break
+		}
 		switch c := layout[n]; c {
 		case 'Y':
 			b = appendPadded(b, i.y, 4)

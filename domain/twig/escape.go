@@ -2,12 +2,16 @@ package twig
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
 
 // strategies are the names that escape and autoescape know.
-var strategies = []string{"html", "js", "css", "url", "html_attr", "json"}
+var strategies = append(slices.Clone(ownStrategies), "json")
+
+// ownStrategies are those of Twig itself.
+var ownStrategies = []string{"html", "js", "css", "url", "html_attr"}
 
 // escape applies a strategy. With automatic, Twig's Markup stays as it is.
 func (r *run) escape(v Value, strategy string, automatic bool) Value {
@@ -20,8 +24,15 @@ func (r *run) escape(v Value, strategy string, automatic bool) Value {
 		if automatic && m.For == SafeAll {
 			return v
 		}
-	case int64, float64:
-		if strategy == "html" || strategy == "json" {
+	case string:
+	default: // Twig's own strategies leave what is no text as it is, even a float whose text they would change
+		if slices.Contains(ownStrategies, strategy) {
+			return v
+		}
+		if _, ok := v.(float64); ok {
+			return v
+		}
+		if _, ok := v.(int64); ok {
 			return v
 		}
 	}
@@ -135,7 +146,7 @@ func (r *run) escapeAttribute(s string) string {
 			b.WriteString("&gt;")
 		case c <= 0x1f && c != '\t' && c != '\n' && c != '\r' || c >= 0x7f && c <= 0x9f:
 			b.WriteString("&#xFFFD;")
-		case c > 0xff:
+		case c > 0x7f:
 			fmt.Fprintf(b, "&#x%04X;", c)
 		default:
 			fmt.Fprintf(b, "&#x%02X;", c)

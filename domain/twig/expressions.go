@@ -248,6 +248,14 @@ func (e *binary) eval(r *run) Value {
 	switch e.op {
 	case opXor:
 		return truthy(a) != truthy(b)
+	case opBitOr, opBitXor, opBitAnd:
+		if x, ok := plainText(a); ok {
+			if y, ok := plainText(b); ok {
+				return bitwiseText(e.op, x, y)
+			}
+		}
+	}
+	switch e.op {
 	case opBitOr:
 		return toInt(r.number(a, "b-or")) | toInt(r.number(b, "b-or"))
 	case opBitXor:
@@ -273,7 +281,10 @@ func (e *binary) eval(r *run) Value {
 	case opNotIn:
 		return !r.contains(a, b)
 	case opMatches:
-		return r.matches(a, b, e.pattern)
+		if r.matches(a, b, e.pattern) { // preg_match counts
+			return int64(1)
+		}
+		return int64(0)
 	case opStartsWith, opEndsWith:
 		s, ok := plainText(a)
 		affix, okB := plainText(b)
@@ -415,7 +426,7 @@ func (e *arrayLiteral) eval(r *run) Value {
 			}
 		case item.key != nil:
 			r.at = item.key.at()
-			a.set(r.arrayKey(item.key.eval(r)), v)
+			a.set(r.mappingKey(item.key), v)
 		default:
 			a.add(v)
 		}

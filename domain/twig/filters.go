@@ -115,6 +115,9 @@ func filterEscape(r *run, a []Value) Value {
 }
 
 func filterAbs(r *run, a []Value) Value {
+	if s, ok := asText(a[0]); ok && wholeNumber(s) == nil {
+		r.fail(CodeType, `"abs" needs a number, got %s`, quoteShort(s))
+	}
 	n := r.number(a[0], "abs")
 	if truthy(r.compare(n, int64(0)) < 0) {
 		return r.negate(n)
@@ -134,8 +137,6 @@ func filterLength(r *run, a []Value) Value {
 		return int64(0)
 	case *Array:
 		return int64(v.Len())
-	case bool:
-		return int64(1)
 	case *date, *interval, *closure:
 		return int64(1)
 	}

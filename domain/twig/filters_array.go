@@ -201,10 +201,10 @@ func filterReverse(r *run, a []Value) Value {
 }
 
 func filterSlice(r *run, a []Value) Value {
-	start, preserve := toInt(a[1]), truthy(opt(a, 3, false))
+	start, preserve := r.integer("slice", a[1]), truthy(opt(a, 3, false))
 	length, all := int64(math.MaxInt64), true
 	if v := opt(a, 2, nil); v != nil {
-		length, all = toInt(v), false
+		length, all = r.integer("slice", v), false
 	}
 	list, ok := a[0].(*Array)
 	if !ok {
@@ -257,13 +257,21 @@ func filterShuffle(r *run, a []Value) Value {
 
 func filterJoin(r *run, a []Value) Value {
 	list, ok := a[0].(*Array)
-	if !ok {
-		return ""
+	if !ok { // PHP casts what is no array to one
+		list = NewList(a[0])
+		if a[0] == nil {
+			return ""
+		}
 	}
 	glue := r.text(opt(a, 1, ""))
 	and := glue
-	if v := opt(a, 2, nil); v != nil {
+	if v := opt(a, 2, nil); v != nil && list.Len() > 0 {
 		and = r.text(v)
+		if only := list.vals[0]; len(list.vals) == 1 && and != glue {
+			if _, ok := only.(*Array); ok || only == nil { // Twig's function returns it as it is, which its type forbids
+				r.fail(CodeType, `"join" with two glues needs texts, got %s`, typeName(only))
+			}
+		}
 	}
 	if list.Len() == 0 {
 		return ""

@@ -46,18 +46,18 @@ func lowerCase(s string) string {
 	return strings.ReplaceAll(strings.ToLower(strings.ReplaceAll(s, "İ", "i\u0307")), "İ", "i\u0307")
 }
 
-func filterUpper(r *run, a []Value) Value { return r.str(upperCase(r.text(a[0]))) }
-func filterLower(r *run, a []Value) Value { return r.str(lowerCase(r.text(a[0]))) }
+func filterUpper(r *run, a []Value) Value { return r.str(upperCase(r.textFor("upper", a[0]))) }
+func filterLower(r *run, a []Value) Value { return r.str(lowerCase(r.textFor("lower", a[0]))) }
 
 func filterCapitalize(r *run, a []Value) Value {
-	s := r.text(a[0])
+	s := r.textFor("capitalize", a[0])
 	first := substring(s, 0, 1)
 	return r.str(upperCase(first) + lowerCase(s[len(first):]))
 }
 
 // filterTitle is PHP's MB_CASE_TITLE: a cased letter after anything but a letter or a mark is capital.
 func filterTitle(r *run, a []Value) Value {
-	s := r.text(a[0])
+	s := r.textFor("title", a[0])
 	var b strings.Builder
 	b.Grow(len(s))
 	inWord := false
@@ -94,7 +94,7 @@ func caseIgnorable(c rune) bool {
 }
 
 func filterTrim(r *run, a []Value) Value {
-	s := r.text(a[0])
+	s := r.textFor("trim", a[0])
 	mask := opt(a, 1, nil)
 	set := " \t\n\r\x00\x0b"
 	if mask != nil {
@@ -170,7 +170,7 @@ func prepareReplace(_ *parser, e *filterCall) {
 }
 
 func filterReplace(r *run, a []Value) Value {
-	s := r.text(a[0])
+	s := r.textFor("replace", a[0])
 	pairs, ok := a[1].(*Array)
 	if !ok {
 		r.fail(CodeType, "replace needs a mapping of texts to replacements, got %s", typeName(a[1]))
@@ -242,7 +242,7 @@ func (r *run) translate(s string, t *translator) string {
 }
 
 func filterSplit(r *run, a []Value) Value {
-	s, delimiter := r.text(a[0]), r.text(a[1])
+	s, delimiter := r.textFor("split", a[0]), r.textFor("split", a[1])
 	limit := opt(a, 2, nil)
 	if delimiter == "" {
 		return r.chunks(s, limit)
@@ -277,9 +277,7 @@ func (r *run) chunks(s string, limit Value) Value {
 	runes := []rune(s)
 	result := r.array(len(runes)/size + 1)
 	if len(runes) == 0 {
-		if limit == nil || toInt(limit) <= 1 {
-			result.add("")
-		}
+		result.add("")
 		return result
 	}
 	for i := 0; i < len(runes); i += size {
@@ -289,7 +287,7 @@ func (r *run) chunks(s string, limit Value) Value {
 }
 
 func filterNl2br(r *run, a []Value) Value {
-	s := r.text(a[0])
+	s := r.textFor("nl2br", a[0])
 	r.charge(len(s) + 6*strings.Count(s, "\n"))
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
@@ -309,7 +307,7 @@ func filterNl2br(r *run, a []Value) Value {
 }
 
 func filterSpaceless(r *run, a []Value) Value {
-	s := strings.Trim(r.text(a[0]), whitespace)
+	s := strings.Trim(r.textFor("spaceless", a[0]), whitespace)
 	var b strings.Builder
 	for {
 		i := strings.IndexByte(s, '>')
@@ -327,7 +325,7 @@ func filterSpaceless(r *run, a []Value) Value {
 
 // filterStripTags is PHP's strip_tags for the tags and comments that occur in text.
 func filterStripTags(r *run, a []Value) Value {
-	s := r.text(a[0])
+	s := r.textFor("striptags", a[0])
 	allowed := map[string]bool{}
 	switch v := opt(a, 1, nil).(type) {
 	case nil:
@@ -447,7 +445,7 @@ func (r *run) query(b *strings.Builder, a *Array, prefix string, depth int) {
 }
 
 func filterConvertEncoding(r *run, a []Value) Value {
-	s := r.text(a[0])
+	s := r.textFor("convert_encoding", a[0])
 	to, from := r.text(a[1]), r.text(a[2])
 	text, err := convertEncoding(s, to, from)
 	if err != nil {

@@ -10,7 +10,10 @@ func formatInt(i int) string { return strconv.Itoa(i) }
 
 func filterRound(r *run, a []Value) Value {
 	n := looseNumber(a[0])
-	places := int(max(min(toInt(opt(a, 1, int64(0))), 400), -400))
+	if _, ok := a[0].(string); ok {
+		n = toFloat(a[0])
+	}
+	places := int(max(min(r.integer("round", opt(a, 1, int64(0))), 400), -400))
 	method := r.text(opt(a, 2, "common"))
 	if i, ok := n.(int64); ok && places >= 0 {
 		return float64(i)
@@ -85,7 +88,7 @@ func filterNumberFormat(r *run, a []Value) Value {
 	}
 	decimals := def.Decimals
 	if v := opt(a, 1, nil); v != nil {
-		decimals = int(max(min(toInt(v), 1000), 0))
+		decimals = int(max(min(r.integer("number_format", v), 1000), 0))
 	}
 	point, thousands := def.Point, def.Thousands
 	if v := opt(a, 2, nil); v != nil {
@@ -130,7 +133,7 @@ func formatNumber(f float64, decimals int, point, thousands string) string {
 
 // filterFormat is PHP's sprintf.
 func filterFormat(r *run, a []Value) Value {
-	format := r.text(a[0])
+	format := r.textFor("format", a[0])
 	args := a[1:]
 	var b []byte
 	next := 0

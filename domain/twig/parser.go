@@ -413,11 +413,11 @@ func (p *parser) forTag(start token) stmt {
 	p.expectTagEnd()
 	body, end := p.until(start, "for", "else", "endfor")
 	s.body = body
-	p.loops = p.loops[:len(p.loops)-1]
 	if end == "else" {
 		p.expectTagEnd()
 		s.els, _ = p.until(start, "for", "endfor")
 	}
+	p.loops = p.loops[:len(p.loops)-1]
 	p.expectTagEnd()
 	return s
 }

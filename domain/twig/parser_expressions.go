@@ -58,6 +58,9 @@ func (p *parser) operation(precedence int) expr {
 		case opPow:
 			left = power(left, p.operation(o.precedence), t.start)
 		case opCoalesce:
+			if !mayBeMissing(left) {
+				failHint(CodeSyntax, t.start, "put the filter behind it: (value ?? other)|filter; or use |default", `"??" works with variables, attributes, blocks, macros and constants`)
+			}
 			left = &coalesce{pos(left.at()), left, p.operation(o.precedence)}
 		default:
 			left = p.binary(o.op, left, p.operation(o.precedence+1), t.start)
@@ -145,6 +148,9 @@ func (p *parser) arrow() expr {
 	}
 	if i+1 >= len(p.tokens) || !p.tokens[i].punctuation(")") || p.tokens[i+1].kind != tokArrow {
 		return nil
+	}
+	if len(names) == 0 {
+		fail(CodeSyntax, p.tokens[i].start, "an arrow function needs a parameter: v => …")
 	}
 	a := &arrow{pos: pos(t.start)}
 	for _, n := range names {
@@ -283,6 +289,9 @@ func (p *parser) string() expr {
 					kept = append(kept, e)
 				}
 			}
+			if len(kept) == 1 { // "#{x}" is x
+				return kept[0]
+			}
 			return &interpolation{pos(at), kept}
 		}
 	}
@@ -333,6 +342,9 @@ func (p *parser) mapping(open token) expr {
 			}
 		case t.kind == tokString || t.kind == tokInterpolationStart:
 			key = p.string()
+			if _, ok := key.(*constant); !ok {
+				fail(CodeSyntax, t.start, "a key with #{…} needs parentheses: {(\"…\"): value}")
+			}
 		case t.kind == tokNumber:
 			p.next()
 			key = &constant{pos(t.start), parseNumber(t.text)}
@@ -724,17 +736,24 @@ func (p *parser) definedTest(left expr, t token) expr {
 			left = &macroCall{pos: v.pos, ref: m.ref, name: m.name}
 		}
 	}
-	switch e := left.(type) {
-	case path, *macroCall, *constant, *arrayLiteral, *interpolation, *contextVariable, *selfVariable:
-	case *functionCall:
-		if e.function.definable {
-			return &definedConstant{pos(t.start), e}
-		}
-		fail(CodeSyntax, t.start, `"defined" works with variables, attributes, blocks, macros and constants`)
-	default:
+	if !mayBeMissing(left) {
 		fail(CodeSyntax, t.start, `"defined" works with variables, attributes, blocks, macros and constants`)
 	}
+	if c, ok := left.(*functionCall); ok {
+		return &definedConstant{pos(t.start), c}
+	}
 	return &definedTest{pos(t.start), left}
+}
+
+// mayBeMissing reports whether Twig can ask of an expression if it is defined, which "??" does too.
+func mayBeMissing(e expr) bool {
+	switch e := e.(type) {
+	case path, *macroCall, *constant, *arrayLiteral, *contextVariable, *selfVariable:
+		return true
+	case *functionCall:
+		return e.function.definable
+	}
+	return false
 }
 
 // call parses a function call by name.

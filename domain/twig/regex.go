@@ -12,7 +12,7 @@ type pattern struct{ re *regexp.Regexp }
 
 // matches is text matches pattern.
 func (r *run) matches(text, expression Value, compiled *pattern) bool {
-	s := r.text(text)
+	s := r.textFor("matches", text)
 	if compiled == nil {
 		p, ok := asText(expression)
 		if !ok {

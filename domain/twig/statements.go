@@ -191,8 +191,11 @@ func (s *forStmt) exec(r *run) {
 	}
 	list, _ := s.sequence.eval(r).(*Array)
 	if list == nil || list.Len() == 0 {
-		r.scope.vars = r.scope.vars[:n]
+		if s.usesLoop && s.els != nil { // PHP has set up the loop by then
+			r.bind("loop", &loopState{parent: parent})
+		}
 		r.execAll(s.els)
+		r.endScope(n, len(r.scope.vars), s)
 		return
 	}
 	first := len(r.scope.vars)
@@ -321,10 +324,10 @@ func (s *applyStmt) exec(r *run) {
 	r.out = outer
 	r.charge(len(inner.plain) + len(inner.json))
 	if !outer.wantJSON {
-		r.print(s.filter(r, string(inner.plain)), asIs)
+		r.print(s.filter(r, inner.plain), asIs)
 		return
 	}
-	plain := r.text(s.filter(r, string(inner.plain)))
+	plain := r.text(s.filter(r, inner.plain))
 	if outer.wantPlain {
 		outer.plain = append(outer.plain, plain...)
 	}
@@ -333,7 +336,7 @@ func (s *applyStmt) exec(r *run) {
 		outer.place = advance(outer.place, plain)
 		return
 	}
-	text := r.text(s.filter(r, string(inner.json)))
+	text := r.text(s.filter(r, inner.json))
 	if outer.place == placeString && !validJSON(`"`+text+`"`) {
 		// the filter broke an escape, as upper does with \n: filter the text first and escape it after
 		outer.json = r.appendJSONText(outer.json, plain, true)
@@ -345,8 +348,13 @@ func (s *applyStmt) exec(r *run) {
 	r.checkOutput(outer)
 }
 
-func (s *applyStmt) filter(r *run, text string) Value {
-	r.stack = append(r.stack, text)
+// filter runs the filters. Their input is Markup in PHP, an object; of an empty body, a string.
+func (s *applyStmt) filter(r *run, text []byte) Value {
+	var input Value = ""
+	if len(text) > 0 {
+		input = &capture{text: string(text)}
+	}
+	r.stack = append(r.stack, input)
 	base := len(r.stack)
 	v := s.result.eval(r)
 	r.release(len(r.stack) - base + 1)
