@@ -142,7 +142,7 @@ func (r *run) rangeOf(low, high, step Value) *Array {
 		floats = floats || isFloat(x) || isFloat(y)
 	}
 	if !floats {
-		return r.integerRange(toInt(low), toInt(high), toInt(st))
+		return r.integerRange(bound(low), bound(high), toInt(st))
 	}
 	x, y, s := toFloat(low), toFloat(high), math.Abs(toFloat(st))
 	if x != y && (s == 0 || math.Abs(y-x) < s || math.IsNaN(s)) {
@@ -208,6 +208,19 @@ func (r *run) letters(low, high byte, step Value) *Array {
 			return a
 		}
 	}
+}
+
+// bound is an end of a range of integers: of text, the nearest integer there is.
+func bound(v Value) int64 {
+	if s, ok := plainText(v); ok {
+		switch f := toFloat(s); {
+		case f >= math.MaxInt64:
+			return math.MaxInt64
+		case f <= math.MinInt64:
+			return math.MinInt64
+		}
+	}
+	return toInt(v)
 }
 
 func isFloat(v Value) bool {

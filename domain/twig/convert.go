@@ -264,9 +264,6 @@ func toInt(v Value) int64 {
 	case int64:
 		return n
 	case float64:
-		if _, ok := plainText(v); ok { // of text, PHP takes the nearest integer
-			return int64(max(min(n, math.MaxInt64), math.MinInt64)) //nolint:gosec // see floatToInt
-		}
 		return floatToInt(n)
 	}
 	return 0
