@@ -125,6 +125,7 @@ type DeliveryPlanned struct {
 	URL         string            `json:"url,omitempty" sealed:"true" doc:"the rendered URL, secrets as placeholders"`
 	Headers     map[string]string `json:"headers,omitempty" sealed:"true" doc:"the rendered headers, secrets as placeholders"`
 	Body        string            `json:"body,omitempty" sealed:"true" doc:"the rendered body, secrets as placeholders"`
+	Zone        string            `json:"zone,omitempty" sealed:"true" doc:"the person's time zone, where the target's quiet hours ask for it"`
 	Placeholder string            `json:"placeholder,omitempty" sealed:"true" doc:"what this delivery's placeholders begin with; random, so that no context can name a secret"`
 }
 
@@ -174,6 +175,7 @@ type DeliveryAttempted struct {
 	Address         string              `json:"address,omitempty" doc:"the IP address and port that it went to"`
 	Timings         *Timings            `json:"timings,omitempty" doc:"where the time went; absent when no connection was asked for"`
 	BodySHA256      string              `json:"body_sha256,omitempty" doc:"hex, of the body as it was sent, secrets and idempotency key included"`
+	RateLimit       *RateLimit          `json:"rate_limit,omitempty" doc:"what the answer said about the account's quota"`
 	Probe           bool                `json:"probe,omitempty" doc:"it tried whether a paused target answers again"`
 	Worker          string              `json:"worker,omitempty" doc:"the process that made it"`
 	Redirects       []Redirect          `json:"redirects,omitempty" sealed:"true" doc:"that were followed, in order; address and timings are the last request's"`
@@ -181,6 +183,14 @@ type DeliveryAttempted struct {
 	ResponseBytes   int64               `json:"response_bytes,omitempty" doc:"bytes of the response body that were read"`
 	ResponseHeaders map[string][]string `json:"response_headers,omitempty" sealed:"true"`
 	ResponseBody    string              `json:"response_body,omitempty" sealed:"true" doc:"its first 4 KiB"`
+}
+
+// RateLimit is a platform's own account of its quota, as its answer told it.
+type RateLimit struct {
+	Limit     int       `json:"limit,omitempty"` // requests in the window
+	Remaining int       `json:"remaining"`       // requests left in it
+	Reset     time.Time `json:"reset,omitzero"`  // when the window ends
+	Scope     string    `json:"scope,omitempty"` // the platform's name for the quota
 }
 
 // Timings are the parts of one request, in milliseconds. A part that did not take place is absent: a connection that was

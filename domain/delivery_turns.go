@@ -44,6 +44,20 @@ type DeliveryExpired struct {
 	ExpiresAt  time.Time `json:"expires_at"`
 }
 
+// DeliveryDeferred records that an attempt was put off, without being made.
+type DeliveryDeferred struct {
+	DeliveryID uuid.UUID `json:"delivery_id"`
+	Target     string    `json:"target"`
+	ProfileID  uuid.UUID `json:"profile_id,omitzero"`
+	Attempt    int       `json:"attempt" doc:"number of the next attempt; the one before it was not made"`
+	Base       int       `json:"base" doc:"what the target's retries are counted from: the numbers up to it do not count"`
+	DueAt      time.Time `json:"due_at" doc:"not sent before"`
+	Reason     string    `json:"reason" doc:"quiet_hours"`
+}
+
+// DeferredByQuietHours is a delivery that was due in the quiet hours of the person's own zone.
+const DeferredByQuietHours = "quiet_hours"
+
 var (
 	_ = declare("delivery.requeued", 1, FromLedger, "Somebody had a delivery tried again that had ended.",
 		DeliveryRequeued{
@@ -55,6 +69,20 @@ var (
 	_ = declare("delivery.expired", 1, FromLedger, "A delivery's time passed before it could be sent.",
 		DeliveryExpired{DeliveryID: exampleDelivery, Target: exampleFiring.Target, ProfileID: exampleFiring.ProfileID, Attempt: 2, ExpiresAt: exampleTime})
 )
+
+var _ = declare("delivery.deferred", 1, FromLedger, "An attempt was due in quiet hours, and waits for their end.",
+	DeliveryDeferred{DeliveryID: exampleDelivery, Target: exampleFiring.Target, ProfileID: exampleFiring.ProfileID, Attempt: 2, Base: 1, DueAt: exampleTime, Reason: DeferredByQuietHours})
+
+// Stream is the delivery's.
+func (d DeliveryDeferred) Stream() string { return DeliveryStream(d.DeliveryID) }
+
+// Keys selects by person, target and delivery.
+func (d DeliveryDeferred) Keys() Keys {
+	return Keys{Subject: d.ProfileID, Target: d.Target, DeliveryID: d.DeliveryID, State: string(Retrying)}
+}
+
+// Validate accepts what the dispatcher made.
+func (d DeliveryDeferred) Validate() error { return requireDelivery(d.DeliveryID) }
 
 // Stream is the delivery's.
 func (d DeliveryRequeued) Stream() string { return DeliveryStream(d.DeliveryID) }

@@ -20,6 +20,7 @@ type TargetPaused struct {
 	Status     int       `json:"status,omitempty" doc:"the HTTP status of the answer that led to it"`
 	RetryAfter string    `json:"retry_after,omitempty" doc:"that answer's Retry-After, verbatim"`
 	Failures   int       `json:"failures,omitempty" doc:"in a row, before it"`
+	HeldSince  time.Time `json:"held_since,omitzero" doc:"when the first of these pauses in a row began; absent in that one"`
 	Pauses     int       `json:"pauses,omitempty" doc:"in a row, this one included: each probe that fails adds one"`
 }
 

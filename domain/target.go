@@ -28,9 +28,10 @@ type Target struct {
 	Condition   json.RawMessage   `json:"condition,omitempty" yaml:"-" doc:"JSON Logic over the context; the delivery is withheld unless it is true"`
 	Consent     *ConsentRule      `json:"consent,omitempty" yaml:"consent,omitempty" doc:"what is asked of the person's consent; absent asks nothing"`
 	Unresolved  string            `json:"unresolved,omitempty" yaml:"unresolved,omitempty" doc:"a variable that the context lacks: error, warn (the default) or ignore"`
-	Retry       Retry             `json:"retry,omitzero" yaml:"retry,omitempty" doc:"max_attempts, timeout, base, max: how often and how patiently an attempt is repeated"`
+	Retry       Retry             `json:"retry,omitzero" yaml:"retry,omitempty" doc:"max_attempts, timeout, base, max, budget, on: how often and how patiently an attempt is repeated"`
 	Limits      Limits            `json:"limits,omitzero" yaml:"limits,omitempty" doc:"rate (50/s) and concurrency"`
-	Breaker     Breaker           `json:"breaker,omitzero" yaml:"breaker,omitempty" doc:"failures and pause: when a target that keeps failing is left alone, and how long at first"`
+	Breaker     Breaker           `json:"breaker,omitzero" yaml:"breaker,omitempty" doc:"failures and pause: when a target that keeps failing is left alone, and how long at first; discard_after: what is held longer is cancelled"`
+	QuietHours  *QuietHours       `json:"quiet_hours,omitempty" yaml:"quiet_hours,omitempty" doc:"from, to, zone: when nothing is sent; what falls into them waits for their end"`
 	Priority    string            `json:"priority,omitempty" yaml:"priority,omitempty" doc:"transactional goes before promotional; by default what the consent rule's purpose says"`
 	Order       string            `json:"order,omitempty" yaml:"order,omitempty" doc:"profile: what is for one person is sent in the order in which it was planned; absent: as it comes"`
 	ExpireAfter Duration          `json:"expire_after,omitzero" yaml:"expire_after,omitempty" doc:"not sent later than this after its firing was recorded; absent: no limit but the retries'"`
@@ -47,14 +48,6 @@ type Target struct {
 	Approval     string                    `json:"approval,omitempty" yaml:"approval,omitempty" doc:"required: a change is proposed, and holds once somebody else approves it"`
 }
 
-// Retry says how often and how patiently an attempt is repeated.
-type Retry struct {
-	MaxAttempts int      `json:"max_attempts,omitempty" yaml:"max_attempts,omitempty"` // 1 to 50; 8 by default
-	Timeout     Duration `json:"timeout,omitzero" yaml:"timeout,omitempty"`            // of one attempt, 100ms to 2m; 10s by default
-	Base        Duration `json:"base,omitzero" yaml:"base,omitempty"`                  // the first wait's upper bound; 2s by default
-	Max         Duration `json:"max,omitzero" yaml:"max,omitempty"`                    // the longest wait; 1h by default
-}
-
 // Limits bound the pace of one target over all processes.
 type Limits struct {
 	Rate        Rate `json:"rate,omitzero" yaml:"rate,omitempty"`                // such as 50/s; none by default
@@ -63,8 +56,9 @@ type Limits struct {
 
 // Breaker says when a target that keeps failing is left alone for a while. What is queued for it is held meanwhile.
 type Breaker struct {
-	Failures int      `json:"failures,omitempty" yaml:"failures,omitempty"` // in a row, in one process; 20 by default
-	Pause    Duration `json:"pause,omitzero" yaml:"pause,omitempty"`        // the first one; each failed probe doubles it, up to 10m; 30s by default
+	Failures     int      `json:"failures,omitempty" yaml:"failures,omitempty" doc:"in a row, over all processes; 20 by default"`
+	Pause        Duration `json:"pause,omitzero" yaml:"pause,omitempty" doc:"the first one; each failed probe doubles it, up to 10m; 30s by default"`
+	DiscardAfter Duration `json:"discard_after,omitzero" yaml:"discard_after,omitempty" doc:"a delivery that is held longer than this is cancelled; absent: it is held until the target is resumed"`
 }
 
 // The priorities of a target.
@@ -177,20 +171,14 @@ func (t Target) Validate() error {
 		return Invalid("/body", "is %d bytes, more than %d", len(t.Body), maxBody)
 	case !slices.Contains([]string{UnresolvedError, UnresolvedWarn, UnresolvedIgnore}, t.Unresolved):
 		return Invalid("/unresolved", "is %q; it is error, warn or ignore", clip(t.Unresolved))
-	case t.Retry.MaxAttempts < 1 || t.Retry.MaxAttempts > 50:
-		return Invalid("/retry/max_attempts", "is %d; it is 1 to 50", t.Retry.MaxAttempts)
-	case t.Retry.Timeout < Duration(100*time.Millisecond) || t.Retry.Timeout > Duration(2*time.Minute):
-		return Invalid("/retry/timeout", "is %s; it is 100ms to 2m", t.Retry.Timeout)
-	case t.Retry.Base < Duration(time.Millisecond) || t.Retry.Base > t.Retry.Max:
-		return Invalid("/retry/base", "is %s; it is at least 1ms and at most retry.max", t.Retry.Base)
-	case t.Retry.Max > Duration(24*time.Hour):
-		return Invalid("/retry/max", "is %s; it is at most 24h", t.Retry.Max)
 	case t.Limits.Concurrency < 1 || t.Limits.Concurrency > 1024:
 		return Invalid("/limits/concurrency", "is %d; it is 1 to 1024", t.Limits.Concurrency)
 	case t.Breaker.Failures < 1 || t.Breaker.Failures > 10_000:
 		return Invalid("/breaker/failures", "is %d; it is 1 to 10000", t.Breaker.Failures)
 	case t.Breaker.Pause < Duration(100*time.Millisecond) || t.Breaker.Pause > Duration(MaxPause):
 		return Invalid("/breaker/pause", "is %s; it is 100ms to %s", t.Breaker.Pause, MaxPause)
+	case t.Breaker.DiscardAfter != 0 && t.Breaker.DiscardAfter < Duration(time.Second):
+		return Invalid("/breaker/discard_after", "is %s; it is at least 1s, or left out", t.Breaker.DiscardAfter)
 	case t.Priority != Transactional && t.Priority != Promotional:
 		return Invalid("/priority", "is %q; it is %s or %s", clip(t.Priority), Transactional, Promotional)
 	case t.Order != "" && t.Order != OrderByProfile:
@@ -216,6 +204,14 @@ func (t Target) Validate() error {
 		if err := t.Consent.validate(); err != nil {
 			return within("/consent", err)
 		}
+	}
+	if t.QuietHours != nil {
+		if err := t.QuietHours.validate(); err != nil {
+			return within("/quiet_hours", err)
+		}
+	}
+	if err := t.Retry.validate(); err != nil {
+		return within("/retry", err)
 	}
 	return nil
 }

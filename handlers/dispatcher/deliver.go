@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"net/http"
 	"time"
 
@@ -86,11 +87,16 @@ func (d *Dispatcher) deliver(ctx context.Context, j job) {
 	if v.Kind.Settles() && !probe {
 		done() // recording a success keeps nobody else from sending; after a failure the target may have to be left alone first
 	}
-	a.Verdict, a.Reason = v.Kind, v.Reason
+	a.Verdict, a.Reason, a.RateLimit = v.Kind, v.Reason, quota(v.Limit)
 	if v.Kind.Settles() {
 		a.Outcome = domain.Succeeded
 	} else {
-		a.Outcome, a.NextAttemptAt = t.Retry.After(j.Attempt-j.Base, v.Kind.Retryable(), d.Now(), v.RetryAt)
+		a.Outcome, a.NextAttemptAt = d.next(ctx, t.Target, domain.Failure{Attempt: j.Attempt - j.Base, Verdict: v.Kind, Status: a.Status, NotBefore: v.RetryAt})
+		if a.NextAttemptAt != nil {
+			if ends, quiet := j.target.QuietHours.Until(*a.NextAttemptAt, planned.Zone); quiet {
+				a.NextAttemptAt = &ends
+			}
+		}
 	}
 	d.record(ctx, j.Claim, a)
 	d.metrics.attempts.WithLabelValues(string(v.Kind)).Inc()
@@ -115,6 +121,30 @@ func (d *Dispatcher) attempt(ctx context.Context, planned domain.DeliveryPlanned
 	return d.Sender.Send(ctx, r)
 }
 
+// next says what becomes of a delivery after a failure, and when it is tried again: by the target's rules, and no sooner
+// than the target's budget of retries allows.
+func (d *Dispatcher) next(ctx context.Context, t domain.Target, f domain.Failure) (domain.Outcome, *time.Time) {
+	outcome, at := t.Retry.After(f, d.Now())
+	perSecond := t.Retry.Budget.PerSecond()
+	if outcome != domain.Retrying || math.IsInf(perSecond, 1) {
+		return outcome, at
+	}
+	turn, err := queue.RetryTurn(ctx, d.DB, t.Handle, *at, perSecond)
+	if err != nil {
+		d.Log.WarnContext(ctx, "a retry is not counted against its target's budget", slog.String("target", t.Handle), slog.Any("error", err))
+		return outcome, at
+	}
+	return outcome, &turn
+}
+
+// quota is what an answer said of its sender's, as the ledger keeps it; nil when it said nothing.
+func quota(l platforms.RateLimit) *domain.RateLimit {
+	if !l.Known {
+		return nil
+	}
+	return &domain.RateLimit{Limit: l.Limit, Remaining: l.Remaining, Reset: l.Reset, Scope: l.Scope}
+}
+
 // decide asks the target's consent rule of what is known now.
 func (d *Dispatcher) decide(j job, planned domain.DeliveryPlanned, t targets.Target) domain.Decision {
 	var view domain.ConsentView
@@ -125,7 +155,7 @@ func (d *Dispatcher) decide(j job, planned domain.DeliveryPlanned, t targets.Tar
 	return t.Consent.Decide(planned.ProfileID != uuid.Nil, view, j.opened.Position)
 }
 
-// gate gives the event that ends the delivery without a request; nil lets it pass.
+// gate gives the event that ends the attempt without a request; nil lets it pass.
 func (d *Dispatcher) gate(j job, planned domain.DeliveryPlanned, t targets.Target) domain.Payload {
 	decision := d.decide(j, planned, t)
 	withheld := func(reason, detail string) domain.Payload {
@@ -142,6 +172,12 @@ func (d *Dispatcher) gate(j job, planned domain.DeliveryPlanned, t targets.Targe
 		return withheld("erased", decision.Explain())
 	case decision.Decision == domain.DecisionWithheld:
 		return withheld("consent", decision.Explain())
+	}
+	if ends, quiet := j.target.QuietHours.Until(d.Now(), planned.Zone); quiet {
+		return domain.DeliveryDeferred{
+			DeliveryID: planned.DeliveryID, Target: planned.Target, ProfileID: planned.ProfileID, Attempt: j.Attempt + 1, Base: j.Base + 1,
+			DueAt: ends, Reason: domain.DeferredByQuietHours,
+		}
 	}
 	return nil
 }

@@ -223,6 +223,11 @@ func (d *Dispatcher) wanted(ctx context.Context, work []queue.Work) ([]queue.Wan
 			}
 			d.current.Add(t.Position, t)
 		}
+		if q := t.QuietHours; q != nil && q.ProfileZone == "" {
+			if _, quiet := q.Until(d.Now(), ""); quiet {
+				continue
+			}
+		}
 		free := min(d.lanes.room(w.Target, t.Limits.Concurrency), claimAtOnce)
 		probe := w.Cause == domain.PausedByFailures
 		if probe {

@@ -119,18 +119,22 @@ func (l *lanes) isPaused(target string, claimed time.Time) bool {
 	return !at.IsZero() && claimed.Before(at.Add(pauseKnown))
 }
 
-// took tells how long a request took, and whether the target itself failed at it. It gives the failures in a row.
-func (l *lanes) took(target string, d time.Duration, failed bool) int {
+// took tells how long a request took, and whether the target itself failed at it. It gives the failures in a row that this
+// process knows of, and whether they ended with this one.
+func (l *lanes) took(target string, d time.Duration, failed bool) (failures int, ended bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	at := l.lanes[target]
 	if at.mean += (d - at.mean) / 8; at.mean <= 0 {
 		at.mean = d
 	}
-	if at.failures++; !failed {
-		at.failures = 0
+	if failed {
+		at.failures++
+		return at.failures, false
 	}
-	return at.failures
+	ended = at.failures > 0
+	at.failures = 0
+	return 0, ended
 }
 
 // pause reports whether a request that was claimed at that time is the first of this process's to ask that the target be left

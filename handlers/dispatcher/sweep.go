@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/queue"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/targets"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
 
@@ -34,7 +36,7 @@ func (d *Dispatcher) sweep(ctx context.Context) {
 }
 
 func (d *Dispatcher) sweepOnce(ctx context.Context) error {
-	return errors.Join(d.sweepLost(ctx), d.sweepOverdue(ctx), queue.Sweep(ctx, d.DB))
+	return errors.Join(d.sweepLost(ctx), d.sweepOverdue(ctx), d.sweepHeld(ctx), queue.Sweep(ctx, d.DB))
 }
 
 func (d *Dispatcher) sweepLost(ctx context.Context) error {
@@ -52,7 +54,7 @@ func (d *Dispatcher) sweepLost(ctx context.Context) error {
 		payload := domain.DeliveryAttemptLost{
 			DeliveryID: l.DeliveryID, Target: l.Target, ProfileID: l.ProfileID, Attempt: l.Attempt, Worker: l.Worker, ClaimedAt: l.ClaimedAt,
 		}
-		payload.Outcome, payload.NextAttemptAt = t.Retry.After(l.Attempt-l.Base, true, d.Now(), time.Time{})
+		payload.Outcome, payload.NextAttemptAt = d.next(ctx, t.Target, domain.Failure{Attempt: l.Attempt - l.Base, Verdict: domain.Lost})
 		recorded, err := d.conclude(ctx, l.DeliveryID, l.Attempt, l.CorrelationID, l.PlannedID, payload)
 		if err != nil {
 			errs = append(errs, err)
@@ -80,6 +82,32 @@ func (d *Dispatcher) sweepOverdue(ctx context.Context) error {
 			errs = append(errs, err)
 		} else if recorded {
 			d.metrics.expired.Inc()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sweepHeld cancels what was held for longer than its target's policy holds it.
+func (d *Dispatcher) sweepHeld(ctx context.Context) error {
+	paused, err := queue.Pauses(ctx, d.DB)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, p := range paused {
+		t, err := targets.Get(ctx, d.DB, p.Target)
+		if err != nil || t.Breaker.DiscardAfter == 0 {
+			errs = append(errs, err)
+			continue
+		}
+		held, err := queue.Held(ctx, d.DB, p.Target, time.Duration(t.Breaker.DiscardAfter), sweptAtOnce)
+		errs = append(errs, err)
+		for _, h := range held {
+			_, err := d.conclude(ctx, h.DeliveryID, h.Attempt, h.CorrelationID, h.PlannedID, domain.DeliveryCancelled{
+				DeliveryID: h.DeliveryID, Target: h.Target, ProfileID: h.ProfileID,
+				Reason: fmt.Sprintf("held for more than %s while its target was paused: %s", t.Breaker.DiscardAfter, p.Reason),
+			})
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)

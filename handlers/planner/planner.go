@@ -217,12 +217,23 @@ func (p *Planner) answer(ctx context.Context, o schema.Opened, known map[string]
 			expires = at
 		}
 	}
+	due, zone := fired.NotBefore, t.QuietHours.ZoneOf(fired.Context)
+	if ends, quiet := t.QuietHours.Until(later(due, o.RecordedAt), zone); quiet {
+		due = ends
+	}
 	return domain.DeliveryPlanned{
-		DueAt: fired.NotBefore, ExpiresAt: expires, Priority: t.Priority, Ordered: t.Order == domain.OrderByProfile && fired.ProfileID != uuid.Nil,
+		Zone: zone, DueAt: due, ExpiresAt: expires, Priority: t.Priority, Ordered: t.Order == domain.OrderByProfile && fired.ProfileID != uuid.Nil,
 		DeliveryID: id, Firing: firing, Consent: decision, Unresolved: rendering.Unresolved,
 		BodySHA256: hex.EncodeToString(sum[:]), BodyBytes: len(rendering.Body), MaxAttempts: t.Retry.MaxAttempts, Partials: p.partials.Position,
 		URL: rendering.URL, Headers: rendering.Headers, Body: rendering.Body, Placeholder: placeholder,
 	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // readPartials reads the partials anew when one has changed.

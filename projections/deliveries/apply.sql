@@ -48,17 +48,18 @@ GROUP BY 1, 2
 ON CONFLICT (bucket, class) DO UPDATE SET n = t.n + excluded.n;
 
 -- name: what else happened
--- on: delivery.withheld, delivery.cancelled, delivery.expired, delivery.requeued
+-- on: delivery.withheld, delivery.cancelled, delivery.expired, delivery.requeued, delivery.deferred
 INSERT INTO turns (delivery_id, position, outcome, attempt, reason, detail, due_at, actor, recorded_at)
 SELECT e.delivery_id, e.position, e.state, d.attempt,
-       CASE e.type WHEN 'delivery.withheld' THEN d.reason WHEN 'delivery.requeued' THEN 'requeued' ELSE e.state END,
-       CASE e.type WHEN 'delivery.withheld' THEN d.detail WHEN 'delivery.expired' THEN 'its time had passed' ELSE d.reason END,
+       CASE WHEN e.type IN ('delivery.withheld', 'delivery.deferred') THEN d.reason WHEN e.type = 'delivery.requeued' THEN 'requeued' ELSE e.state END,
+       CASE e.type WHEN 'delivery.withheld' THEN d.detail WHEN 'delivery.expired' THEN 'its time had passed'
+                   WHEN 'delivery.deferred' THEN 'it was due in quiet hours' ELSE d.reason END,
        d.due_at, e.actor, e.recorded_at
 FROM slice e, json_to_record(e.data) AS d (attempt int, reason text, detail text, due_at timestamptz)
-WHERE e.type IN ('delivery.cancelled', 'delivery.expired', 'delivery.requeued') OR e.type = 'delivery.withheld' AND d.attempt IS NOT NULL;
+WHERE e.type IN ('delivery.cancelled', 'delivery.expired', 'delivery.requeued', 'delivery.deferred') OR e.type = 'delivery.withheld' AND d.attempt IS NOT NULL;
 
 -- name: what became of it
--- on: delivery.attempted, delivery.attempt_lost, delivery.withheld, delivery.cancelled, delivery.expired, delivery.requeued
+-- on: delivery.attempted, delivery.attempt_lost, delivery.withheld, delivery.cancelled, delivery.expired, delivery.requeued, delivery.deferred
 -- What a delivery is follows from all that happened to it, in order, and not from what it was before this slice; that
 -- makes the result the same however the ledger is sliced. Being put back into the queue opens it again. From there on the
 -- first settled outcome stands, whatever else is still reported; only a success overrules it, because then the platform
@@ -71,7 +72,7 @@ WITH settled AS (
            max(f.made) OVER w AS attempts, max(f.position) OVER w AS changed, max(f.against) OVER w AS against
     FROM (
         SELECT delivery_id FROM slice
-        WHERE type IN ('delivery.attempted', 'delivery.attempt_lost', 'delivery.withheld', 'delivery.cancelled', 'delivery.expired', 'delivery.requeued')
+        WHERE type IN ('delivery.attempted', 'delivery.attempt_lost', 'delivery.withheld', 'delivery.cancelled', 'delivery.expired', 'delivery.requeued', 'delivery.deferred')
         GROUP BY delivery_id
     ) touched
     CROSS JOIN LATERAL (

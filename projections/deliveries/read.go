@@ -60,10 +60,12 @@ const columns = `d.delivery_id, d.position, d.firing_id, d.firing_position, d.re
 	` + claimed + `, ` + held
 
 // claimed tells a delivery that somebody is sending at this moment, which is no event yet.
-const claimed = `EXISTS (SELECT FROM leases l WHERE l.delivery_id = d.delivery_id AND l.attempt = d.attempts + 1 AND d.finished_at IS NULL)`
+const claimed = `(d.finished_at IS NULL AND EXISTS (SELECT FROM leases l JOIN queue q ON q.delivery_id = l.delivery_id AND q.attempt = l.attempt WHERE l.delivery_id = d.delivery_id))`
 
-// held tells a delivery that waits for its target's pause to end. A paused target is no event of each of its deliveries.
-const held = `(d.finished_at IS NULL AND EXISTS (SELECT FROM pauses p WHERE p.target = d.target AND p.until > clock_timestamp()))`
+// held tells a delivery that waits for its target's pause to end, or for it to be switched on again. Neither is an event of
+// each of its deliveries.
+const held = `(d.finished_at IS NULL AND (EXISTS (SELECT FROM pauses p WHERE p.target = d.target AND p.until > clock_timestamp())
+	OR EXISTS (SELECT FROM targets t WHERE t.handle = d.target AND t.state = 'disabled')))`
 
 func scan(row interface{ Scan(...any) error }) (d Delivery, err error) {
 	var profile uuid.NullUUID

@@ -97,7 +97,7 @@ CREATE INDEX attempts_unknown ON attempts (position) WHERE verdict IN ('lost', '
 CREATE TABLE turns (
     delivery_id     uuid             NOT NULL,
     position        bigint           NOT NULL,
-    outcome         text COLLATE "C" NOT NULL,  -- withheld, cancelled, expired; pending: it was put back into the queue
+    outcome         text COLLATE "C" NOT NULL,  -- withheld, cancelled, expired; retrying: it was put off; pending: it was put back into the queue
     attempt         int,                        -- the attempt that it kept from being made, or the next one
     reason          text,
     detail          text,

@@ -20,13 +20,16 @@ ORDER BY e.delivery_id, e.position DESC
 ON CONFLICT (delivery_id) DO UPDATE SET
     attempt = excluded.attempt, base = excluded.base, due_at = excluded.due_at, expires_at = excluded.expires_at, since = excluded.since;
 
--- name: to be tried again
--- on: delivery.attempted, delivery.attempt_lost
-UPDATE queue AS q SET attempt = s.attempt, due_at = s.due_at
+-- name: to be tried again, or later
+-- on: delivery.attempted, delivery.attempt_lost, delivery.deferred
+-- An attempt that was put off has used up its number and counts for nothing: base moves on with it.
+UPDATE queue AS q SET attempt = s.attempt, due_at = s.due_at, base = greatest(q.base, s.base)
 FROM (
-    SELECT DISTINCT ON (delivery_id) delivery_id, (data->>'attempt')::int + 1 AS attempt, (data->>'next_attempt_at')::timestamptz AS due_at
-    FROM slice WHERE type IN ('delivery.attempted', 'delivery.attempt_lost') AND state = 'retrying'
-    ORDER BY delivery_id, (data->>'attempt')::int DESC, position
+    SELECT DISTINCT ON (e.delivery_id) e.delivery_id, CASE e.type WHEN 'delivery.deferred' THEN d.attempt ELSE d.attempt + 1 END AS attempt,
+           coalesce(d.next_attempt_at, d.due_at) AS due_at, coalesce(max(d.base) OVER (PARTITION BY e.delivery_id), 0) AS base
+    FROM slice e, json_to_record(e.data) AS d (attempt int, base int, next_attempt_at timestamptz, due_at timestamptz)
+    WHERE e.type IN ('delivery.attempted', 'delivery.attempt_lost', 'delivery.deferred') AND e.state = 'retrying'
+    ORDER BY e.delivery_id, 2 DESC, e.position
 ) s
 WHERE q.delivery_id = s.delivery_id AND q.attempt < s.attempt;
 
@@ -41,11 +44,12 @@ WHERE q.delivery_id = s.delivery_id AND s.position > q.since
 
 -- name: left alone, or not any more
 -- on: target.paused, target.resumed
-INSERT INTO pauses AS p (target, cause, until, reason, pauses, since, position)
+INSERT INTO pauses AS p (target, cause, until, reason, pauses, held_since, since, position)
 SELECT DISTINCT ON (e.target) e.target, d.cause, CASE WHEN e.type = 'target.resumed' THEN '-infinity' ELSE coalesce(d.until, 'infinity') END,
-       d.reason, coalesce(d.pauses, 0), e.recorded_at, e.position
-FROM slice e, json_to_record(e.data) AS d (cause text, until timestamptz, reason text, pauses int)
+       d.reason, coalesce(d.pauses, 0), coalesce(d.held_since, e.recorded_at), e.recorded_at, e.position
+FROM slice e, json_to_record(e.data) AS d (cause text, until timestamptz, reason text, pauses int, held_since timestamptz)
 WHERE e.type IN ('target.paused', 'target.resumed')
 ORDER BY e.target, e.position DESC
 ON CONFLICT (target) DO UPDATE SET
-    cause = excluded.cause, until = excluded.until, reason = excluded.reason, pauses = excluded.pauses, since = excluded.since, position = excluded.position;
+    cause = excluded.cause, until = excluded.until, reason = excluded.reason, pauses = excluded.pauses,
+    held_since = excluded.held_since, since = excluded.since, position = excluded.position;

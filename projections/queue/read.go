@@ -16,14 +16,16 @@ import (
 
 // Work is a target that something is due for.
 type Work struct {
-	Target   string
-	Priority int // of the most urgent that is due: 0 transactional, 1 promotional
-	Paused   bool
-	Cause    string // why it was paused, while nobody has resumed it
-	Pauses   int    // in a row
-	State    string // of the target: enabled or deleted
-	Version  int64  // of the target's configuration
-	Position int64  // of the last event about the target: its configuration and state are cached by it
+	Target    string
+	Priority  int // of the most urgent that is due: 0 transactional, 1 promotional
+	Paused    bool
+	Cause     string    // why it was paused, while nobody has resumed it
+	Pauses    int       // in a row
+	HeldSince time.Time // when the first of those pauses began; zero without one
+	Failures  int       // in a row since it last answered, over all processes
+	State     string    // of the target: enabled or deleted
+	Version   int64     // of the target's configuration
+	Position  int64     // of the last event about the target: its configuration and state are cached by it
 }
 
 // workQuery hops from target to target along the index, so that its cost is in targets and not in deliveries.
@@ -33,10 +35,12 @@ WITH RECURSIVE hop AS (
 	UNION ALL
 	SELECT (SELECT q.target FROM queue q WHERE q.target > h.target ORDER BY q.target LIMIT 1) FROM hop h WHERE h.target IS NOT NULL
 )
-SELECT h.target, d.priority, coalesce(p.until > clock_timestamp(), false), coalesce(p.cause, ''), coalesce(p.pauses, 0), t.state, t.version, t.position
+SELECT h.target, d.priority, coalesce(p.until > clock_timestamp(), false), coalesce(p.cause, ''), coalesce(p.pauses, 0),
+	CASE WHEN p.cause IS NOT NULL THEN p.held_since END, coalesce(b.failures, 0), t.state, t.version, t.position
 FROM hop h
 JOIN targets t ON t.handle = h.target
 LEFT JOIN pauses p ON p.target = h.target
+LEFT JOIN breakers b ON b.target = h.target
 CROSS JOIN LATERAL (
 	SELECT x.priority FROM (VALUES (0), (1)) AS x (priority)
 	WHERE EXISTS (SELECT FROM queue q WHERE q.target = h.target AND q.priority = x.priority AND q.due_at <= clock_timestamp())
@@ -160,9 +164,11 @@ func (c *Claimer) Work(ctx context.Context) (out []Work, err error) {
 	defer rows.Close()
 	for rows.Next() {
 		var w Work
-		if err := rows.Scan(&w.Target, &w.Priority, &w.Paused, &w.Cause, &w.Pauses, &w.State, &w.Version, &w.Position); err != nil {
+		var held sql.NullTime
+		if err := rows.Scan(&w.Target, &w.Priority, &w.Paused, &w.Cause, &w.Pauses, &held, &w.Failures, &w.State, &w.Version, &w.Position); err != nil {
 			return nil, err
 		}
+		w.HeldSince = held.Time
 		out = append(out, w)
 	}
 	return out, rows.Err()

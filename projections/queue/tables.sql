@@ -5,7 +5,7 @@ CREATE TABLE queue (
     target      text COLLATE "C" NOT NULL,
     priority    smallint         NOT NULL,  -- 0 transactional, 1 promotional
     attempt     int              NOT NULL,  -- number of the next attempt, from 1
-    base        int              NOT NULL,  -- attempts made before it was last put here; retries are counted from it
+    base        int              NOT NULL,  -- attempts made before it was last put here; retries are counted from it; attempts that were put off are added
     due_at      timestamptz      NOT NULL,
     expires_at  timestamptz,
     profile_id  uuid,                       -- the person, where the target keeps each person's order
@@ -23,6 +23,7 @@ CREATE TABLE pauses (
     until    timestamptz      NOT NULL,     -- infinity: until somebody resumes it; -infinity: resumed
     reason   text,
     pauses   int              NOT NULL,     -- in a row
+    held_since timestamptz    NOT NULL,     -- when the first of them began
     since    timestamptz      NOT NULL,
     position bigint           NOT NULL
 );

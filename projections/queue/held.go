@@ -1,0 +1,58 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/dispatch-ledger/dispatch-ledger/schema"
+)
+
+// Waiting is a delivery in the queue that nobody is sending at the moment.
+type Waiting struct {
+	DeliveryID    uuid.UUID
+	Target        string
+	ProfileID     uuid.UUID
+	Attempt       int // number of the next attempt
+	Planned       int64
+	CorrelationID uuid.UUID
+	PlannedID     uuid.UUID // id of the delivery.planned event
+}
+
+const waitingColumns = `SELECT q.delivery_id, q.target, e.subject, q.attempt, q.planned, e.correlation_id, e.id FROM queue q JOIN events e ON e.position = q.planned`
+
+const unclaimed = `NOT EXISTS (SELECT FROM leases l WHERE l.delivery_id = q.delivery_id AND l.attempt >= q.attempt)`
+
+// Held lists what has been due for so long while its target was paused.
+func Held(ctx context.Context, q schema.Querier, target string, longerThan time.Duration, limit int) ([]Waiting, error) {
+	return waiting(ctx, q, waitingColumns+` JOIN pauses p ON p.target = q.target
+		WHERE q.target = $1 AND (p.until > clock_timestamp() OR p.cause = 'failures')
+		  AND greatest(q.due_at, p.held_since) <= clock_timestamp() - make_interval(secs => $2) AND `+unclaimed+`
+		ORDER BY q.due_at LIMIT $3`, target, longerThan.Seconds(), limit)
+}
+
+// WaitingFor lists what is in a target's queue, after a position of its planning, in order.
+func WaitingFor(ctx context.Context, q schema.Querier, target string, after int64, limit int) ([]Waiting, error) {
+	return waiting(ctx, q, waitingColumns+` WHERE q.target = $1 AND q.planned > $2 AND `+unclaimed+` ORDER BY q.planned LIMIT $3`, target, after, limit)
+}
+
+func waiting(ctx context.Context, q schema.Querier, query string, args ...any) ([]Waiting, error) {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("waiting deliveries: %w", err)
+	}
+	defer rows.Close()
+	var out []Waiting
+	for rows.Next() {
+		var w Waiting
+		var subject, correlation uuid.NullUUID
+		if err := rows.Scan(&w.DeliveryID, &w.Target, &subject, &w.Attempt, &w.Planned, &correlation, &w.PlannedID); err != nil {
+			return nil, fmt.Errorf("waiting deliveries: %w", err)
+		}
+		w.ProfileID, w.CorrelationID = subject.UUID, correlation.UUID
+		out = append(out, w)
+	}
+	return out, rows.Err()
+}
