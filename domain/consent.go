@@ -1,7 +1,6 @@
 package domain
 
 import (
-	"fmt"
 	"slices"
 	"strconv"
 	"time"
@@ -86,7 +85,8 @@ type Contact struct {
 	Mobile string `json:"mobile,omitempty"` // E.164, or a national number that the producer already prefixed
 }
 
-// ConsentChanged records that a person decided, or that somebody decided for them.
+// ConsentChanged records that a person decided, or that somebody decided for them. Its event's OccurredAt is DecidedAt,
+// which is what decisions are ordered by.
 type ConsentChanged struct {
 	ProfileID     uuid.UUID         `json:"profile_id" doc:"the person, by the CRM's id"`
 	Changes       []ConsentChange   `json:"changes" doc:"one to 60 answers, each for a channel and purpose"`
@@ -163,164 +163,41 @@ func (c ConsentChanged) Validate() error {
 	return nil
 }
 
-// ConsentMode says what a target does with a no.
-type ConsentMode string
-
-// The modes of a consent rule.
-const (
-	// Enforce withholds what the person did not agree to. The default.
-	Enforce ConsentMode = "enforce"
-	// Record sends all the same and flags it on the delivery.
-	Record ConsentMode = "record"
-)
-
-// ConsentRule is what a target asks of a person's consent.
-type ConsentRule struct {
-	Channel Channel     `json:"channel" yaml:"channel"`
-	Purpose Purpose     `json:"purpose" yaml:"purpose"`
-	Mode    ConsentMode `json:"mode,omitempty" yaml:"mode,omitempty"`
-}
-
-func (r ConsentRule) validate() error {
-	switch {
-	case !slices.Contains(Channels, r.Channel):
-		return Invalid("/channel", "is %q; it is one of %v", r.Channel, Channels)
-	case r.Purpose == PurposeAll || !slices.Contains(Purposes, r.Purpose):
-		return Invalid("/purpose", "is %q; it is one of %v (all is asked in any case)", r.Purpose, Purposes[1:])
-	case r.Mode != Enforce && r.Mode != Record:
-		return Invalid("/mode", "is %q; it is enforce or record", r.Mode)
-	}
-	return nil
-}
-
-// Answer is the decision that holds for one channel and purpose, and the event that made it.
+// Answer is a decision on one channel and purpose, and the event that recorded it.
 type Answer struct {
-	Status    ConsentStatus `json:"status"`
-	DecidedAt time.Time     `json:"decided_at"`
-	DecidedBy string        `json:"decided_by,omitempty"`
-	Position  int64         `json:"position"` // of the consent.changed event
+	Status     ConsentStatus
+	DecidedAt  time.Time
+	DecidedBy  string
+	Method     string
+	RecordedAt time.Time
+	Actor      string    // who recorded it
+	Profile    uuid.UUID // the profile that it was recorded for, which another may have been merged with
+	Position   int64     // of the consent.changed event
 }
 
-// ConsentView is what is known of one person on one channel at some position of the ledger.
-type ConsentView struct {
-	Purposes map[Purpose]Answer
-	Erased   bool // the person's data was erased
-	Bounced  bool // the platform could not deliver to the address
-}
-
-// Decision is the result of asking a rule of a view; every delivery carries one.
-type Decision struct {
-	Decision  string        `json:"decision"` // allowed, withheld, flagged (sent against the answer, mode record) or not_required
-	Reason    string        `json:"reason"`   // opted_in, opted_out, opted_out_of_all, never_asked, not_refused, erased, no_profile, bounced, no_rule
-	Channel   Channel       `json:"channel,omitempty"`
-	Purpose   Purpose       `json:"purpose,omitempty"`
-	Status    ConsentStatus `json:"status,omitempty"`
-	DecidedAt *time.Time    `json:"decided_at,omitempty"`
-	DecidedBy string        `json:"decided_by,omitempty"`
-	Position  int64         `json:"position,omitempty"` // of the decisive consent.changed event; 0 when nobody was asked
-	AsOf      int64         `json:"as_of"`              // ledger position of the consent state that was asked
-}
-
-// The values of Decision.Decision.
-const (
-	DecisionAllowed     = "allowed"
-	DecisionWithheld    = "withheld"
-	DecisionFlagged     = "flagged"
-	DecisionNotRequired = "not_required"
-)
-
-// Explain says in one sentence why a message may or may not go out.
-func (d Decision) Explain() string {
-	who, when := d.DecidedBy, ""
-	if who == "" {
-		who = "the person"
-	}
-	if d.DecidedAt != nil {
-		when = " at " + d.DecidedAt.UTC().Format(time.RFC3339)
-	}
-	event := ""
-	if d.Position > 0 {
-		event = fmt.Sprintf(" (event %d)", d.Position)
-	}
-	switch d.Reason {
-	case "opted_in":
-		return fmt.Sprintf("%s opted in to %s/%s%s%s", who, d.Channel, d.Purpose, when, event)
-	case "opted_out":
-		return fmt.Sprintf("%s opted out of %s/%s%s%s", who, d.Channel, d.Purpose, when, event)
-	case "opted_out_of_all":
-		return fmt.Sprintf("%s opted out of everything on %s%s%s", who, d.Channel, when, event)
-	case "never_asked":
-		return fmt.Sprintf("nobody ever agreed to %s/%s, and not having been asked is not consent", d.Channel, d.Purpose)
-	case "not_refused":
-		return fmt.Sprintf("%s/%s is not promotional and was not refused", d.Channel, d.Purpose)
-	case "erased":
-		return "the person's data was erased"
-	case "bounced":
-		return fmt.Sprintf("the %s address bounced", d.Channel)
-	case "no_profile":
-		return "the firing names no person, so there is no consent to go by"
-	}
-	return "the target has no consent rule"
-}
-
-// Decide asks a target's rule of what is known about a person. profile is false when the firing names nobody.
-func (r *ConsentRule) Decide(profile bool, view ConsentView, asOf int64) Decision {
-	if view.Erased {
-		return Decision{Decision: DecisionWithheld, Reason: "erased", AsOf: asOf}
-	}
-	if r == nil {
-		return Decision{Decision: DecisionNotRequired, Reason: "no_rule", AsOf: asOf}
-	}
-	d := Decision{Channel: r.Channel, Purpose: r.Purpose, Status: Unknown, AsOf: asOf}
-	cite := func(a Answer) {
-		d.Status, d.DecidedBy, d.Position = a.Status, a.DecidedBy, a.Position
-		at := a.DecidedAt.UTC()
-		d.DecidedAt = &at
-	}
-	answer, asked := view.Purposes[r.Purpose]
-	global := view.Purposes[PurposeAll]
-	allowed := false
-	switch {
-	case !profile:
-		d.Reason = "no_profile"
-	case global.Status == OptedOut:
-		d.Reason = "opted_out_of_all"
-		cite(global)
-	case asked && answer.Status == OptedOut:
-		d.Reason = "opted_out"
-		cite(answer)
-	case view.Bounced:
-		d.Reason = "bounced"
-	case asked && answer.Status == OptedIn:
-		d.Reason, allowed = "opted_in", true
-		cite(answer)
-	case r.Purpose.Promotional():
-		d.Reason = "never_asked"
-		if asked {
-			cite(answer)
-		}
-	default:
-		d.Reason, allowed = "not_refused", true
-	}
-	switch {
-	case allowed:
-		d.Decision = DecisionAllowed
-	case r.Mode == Record:
-		d.Decision = DecisionFlagged
-	default:
-		d.Decision = DecisionWithheld
-	}
-	return d
-}
-
-// Supersedes reports whether decision a replaces decision b: the later one by the time it was decided; at equal
-// times the opt-out; then the one recorded later. projections/consent says the same in SQL.
+// Supersedes reports whether decision a replaces decision b of the same profile: the later one by the time it was
+// decided; at equal times the more restrictive. Between two that say the same at the same time, the one recorded later is
+// cited. So the answer that holds depends on what was decided and not on the order in which it was heard of.
+// projections/consent says the same in SQL.
 func (a Answer) Supersedes(b Answer) bool {
 	if !a.DecidedAt.Equal(b.DecidedAt) {
 		return a.DecidedAt.After(b.DecidedAt)
 	}
-	if (a.Status == OptedOut) != (b.Status == OptedOut) {
-		return a.Status == OptedOut
+	if a.Status.restriction() != b.Status.restriction() {
+		return a.Status.restriction() > b.Status.restriction()
 	}
 	return a.Position > b.Position
+}
+
+// restriction orders the answers from permission to prohibition.
+func (s ConsentStatus) restriction() int {
+	switch s {
+	case OptedOut:
+		return 2
+	case Unknown:
+		return 1
+	case OptedIn:
+		return 0
+	}
+	return 1
 }

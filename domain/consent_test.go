@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"pgregory.net/rapid"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
@@ -12,13 +13,15 @@ import (
 
 func TestDecide(t *testing.T) {
 	t.Parallel()
+	person := uuid.New()
 	at := time.Date(2026, 11, 23, 4, 5, 6, 0, time.UTC)
 	answer := func(s domain.ConsentStatus, position int64) domain.Answer {
-		return domain.Answer{Status: s, DecidedAt: at, DecidedBy: "customer", Position: position}
+		return domain.Answer{Status: s, DecidedAt: at, DecidedBy: "customer", Profile: person, Position: position}
 	}
 	promo := &domain.ConsentRule{Channel: domain.Email, Purpose: domain.Promo, Mode: domain.Enforce}
 	service := &domain.ConsentRule{Channel: domain.Email, Purpose: domain.Service, Mode: domain.Enforce}
 	flagged := &domain.ConsentRule{Channel: domain.Email, Purpose: domain.Promo, Mode: domain.Record}
+	bounce := domain.AddressFact{Status: domain.AddressBounced, ReportedAt: at, ReportedBy: "klaviyo", Position: 5}
 	type answers = map[domain.Purpose]domain.Answer
 
 	for name, tc := range map[string]struct {
@@ -37,8 +40,8 @@ func TestDecide(t *testing.T) {
 		"the global opt-out beats an opt-in":             {rule: promo, view: domain.ConsentView{Purposes: answers{domain.Promo: answer(domain.OptedIn, 9), domain.PurposeAll: answer(domain.OptedOut, 4)}}, decision: "withheld", reason: "opted_out_of_all", position: 4},
 		"the global opt-out beats a service message":     {rule: service, view: domain.ConsentView{Purposes: answers{domain.PurposeAll: answer(domain.OptedOut, 4)}}, decision: "withheld", reason: "opted_out_of_all", position: 4},
 		"a global opt-in is no consent to anything":      {rule: promo, view: domain.ConsentView{Purposes: answers{domain.PurposeAll: answer(domain.OptedIn, 4)}}, decision: "withheld", reason: "never_asked"},
-		"a bounced address":                              {rule: promo, view: domain.ConsentView{Bounced: true, Purposes: answers{domain.Promo: answer(domain.OptedIn, 7)}}, decision: "withheld", reason: "bounced"},
-		"an opt-out says more than a bounce":             {rule: promo, view: domain.ConsentView{Bounced: true, Purposes: answers{domain.Promo: answer(domain.OptedOut, 7)}}, decision: "withheld", reason: "opted_out", position: 7},
+		"a bounced address":                              {rule: promo, view: domain.ConsentView{Address: bounce, Purposes: answers{domain.Promo: answer(domain.OptedIn, 7)}}, decision: "withheld", reason: "bounced", position: 5},
+		"an opt-out says more than a bounce":             {rule: promo, view: domain.ConsentView{Address: bounce, Purposes: answers{domain.Promo: answer(domain.OptedOut, 7)}}, decision: "withheld", reason: "opted_out", position: 7},
 		"mode record sends against the answer and flags": {rule: flagged, view: domain.ConsentView{Purposes: answers{domain.Promo: answer(domain.OptedOut, 7)}}, decision: "flagged", reason: "opted_out", position: 7},
 		"nobody was named":                               {rule: promo, nobody: true, decision: "withheld", reason: "no_profile"},
 		"no rule":                                        {decision: "not_required", reason: "no_rule"},
@@ -46,7 +49,11 @@ func TestDecide(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got := tc.rule.Decide(!tc.nobody, tc.view, 99)
+			asked := domain.Question{Profile: person, View: tc.view, Policy: domain.PolicyInForce{ConsentPolicy: domain.DefaultConsentPolicy()}, At: at, AsOf: 99}
+			if tc.nobody {
+				asked.Profile = uuid.Nil
+			}
+			got := tc.rule.Decide(asked)
 			if got.Decision != tc.decision || got.Reason != tc.reason || got.Position != tc.position || got.AsOf != 99 {
 				t.Errorf("Decide = %+v, want %s because %s by event %d", got, tc.decision, tc.reason, tc.position)
 			}

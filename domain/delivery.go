@@ -172,6 +172,7 @@ type DeliveryAttempted struct {
 	Outcome         Outcome             `json:"outcome" doc:"what the delivery is now: succeeded, retrying or failed"`
 	NextAttemptAt   *time.Time          `json:"next_attempt_at,omitempty" doc:"when retrying"`
 	Consent         *Decision           `json:"consent,omitempty" doc:"what the consent rule answered for this attempt, where it differs from the plan's"`
+	ConsentAsOf     int64               `json:"consent_as_of,omitempty" doc:"ledger position of the consent state that was asked before it left; nothing recorded up to here was overlooked"`
 	Address         string              `json:"address,omitempty" doc:"the IP address and port that it went to"`
 	Timings         *Timings            `json:"timings,omitempty" doc:"where the time went; absent when no connection was asked for"`
 	BodySHA256      string              `json:"body_sha256,omitempty" doc:"hex, of the body as it was sent, secrets and idempotency key included"`

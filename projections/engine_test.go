@@ -3,7 +3,6 @@ package projections_test
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/audit"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/contacts"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/deliveries"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/queue"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/targets"
@@ -26,7 +26,7 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/schema/schematest"
 )
 
-var all = []projections.Definition{targets.Definition, consent.Definition, deliveries.Definition, queue.Definition, audit.Definition}
+var all = []projections.Definition{targets.Definition, consent.Definition, contacts.Definition, deliveries.Definition, queue.Definition, audit.Definition}
 
 // world is a ledger with its projections installed, which a test moves on by hand.
 type world struct {
@@ -161,8 +161,13 @@ func (w world) append(ctx context.Context, payloads ...domain.Payload) error {
 			return err
 		}
 		e.Actor, e.Source = "test", "/test"
-		if c, ok := p.(domain.ConsentChanged); ok {
-			e.OccurredAt = c.DecidedAt
+		switch p := p.(type) {
+		case domain.ConsentChanged:
+			e.OccurredAt = p.DecidedAt
+		case domain.AddressReported:
+			e.OccurredAt = p.ReportedAt
+		case domain.ProfileObserved:
+			e.OccurredAt = p.ObservedAt
 		}
 		events[i] = e
 	}
@@ -384,44 +389,4 @@ func TestLoad(t *testing.T) {
 			t.Errorf("Load took %q", name)
 		}
 	}
-}
-
-// What Answer.Supersedes says in Go is what the projection says in SQL.
-func TestConsentInSQLAndInGo(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, all...)
-	rapid.Check(t, func(rt *rapid.T) {
-		person := uuid.New()
-		for range rapid.IntRange(1, 6).Draw(rt, "decisions") {
-			err := w.append(t.Context(), domain.ConsentChanged{
-				ProfileID: person, DecidedBy: "customer", DecidedAt: time.Unix(int64(rapid.IntRange(0, 2).Draw(rt, "decided")), 0).UTC(),
-				Changes: []domain.ConsentChange{{Channel: domain.Email, Purpose: domain.Promo, Status: rapid.SampledFrom([]domain.ConsentStatus{domain.OptedIn, domain.OptedOut, domain.Unknown}).Draw(rt, "status")}},
-			})
-			if err != nil {
-				rt.Fatal(err)
-			}
-		}
-		unprojected, err := consent.Views(t.Context(), w.ledger.DB(), []uuid.UUID{person})
-		if err != nil {
-			rt.Fatal(err)
-		}
-		for _, live := range w.engine.Live(1) {
-			if _, err := w.move(t.Context(), live, 1_000); err != nil {
-				rt.Fatal(err)
-			}
-		}
-		projected, err := consent.Views(t.Context(), w.ledger.DB(), []uuid.UUID{person})
-		if err != nil {
-			rt.Fatal(err)
-		}
-		before, err1 := json.Marshal(unprojected)
-		after, err2 := json.Marshal(projected)
-		if err1 != nil || err2 != nil || string(before) != string(after) {
-			rt.Fatalf("before it is projected %s, after %s", before, after)
-		}
-		state, err := consent.State(t.Context(), w.ledger.DB(), person, consent.AsOf{})
-		if err != nil || len(state) != 1 || state[0].Position != projected[person][domain.Email].Purposes[domain.Promo].Position {
-			rt.Fatalf("State = %+v, %v; the projection says %s", state, err, after)
-		}
-	})
 }

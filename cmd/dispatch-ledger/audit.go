@@ -13,7 +13,6 @@ import (
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/audit"
-	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/deliveries"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
@@ -253,42 +252,4 @@ func (st *store) printEvents(ctx context.Context, f schema.Filter) error {
 		add(e)
 	}
 	return st.settings.print(t)
-}
-
-func newConsent(s *settings) *cobra.Command {
-	cmd := &cobra.Command{Use: "consent", Short: "A person's consent: set it by hand, show it, its history"}
-	var asOf string
-	var position int64
-	view := func(use, short string, read func(context.Context, schema.Querier, uuid.UUID, consent.AsOf) ([]consent.Entry, error)) *cobra.Command {
-		c := &cobra.Command{Use: use + " PROFILE_ID", Short: short, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-			id, err := uuid.Parse(args[0])
-			if err != nil {
-				return usagef("%q is no profile id", args[0])
-			}
-			at := consent.AsOf{Position: position}
-			if at.Decided, err = parseTime("as-of", asOf); err != nil {
-				return err
-			}
-			return s.with(cmd.Context(), func(ctx context.Context, st *store) error {
-				entries, err := read(ctx, st.db, id, at)
-				if err != nil {
-					return err
-				}
-				t := table{columns: []string{"channel", "purpose", "status", "decided", "by", "method", "recorded", "position"}}
-				for _, e := range entries {
-					t.add(e, string(e.Channel), string(e.Purpose), string(e.Status), stamp(e.DecidedAt), e.DecidedBy, e.Method, stamp(e.RecordedAt), strconv.FormatInt(e.Position, 10))
-				}
-				return s.print(t)
-			})
-		}}
-		c.Flags().StringVar(&asOf, "as-of", "", "decisions made up to this time: what held then")
-		c.Flags().Int64Var(&position, "position", 0, "what the ledger held up to this position: what we knew then")
-		return c
-	}
-	cmd.AddCommand(
-		consentSet(s),
-		view("show", "The answers that hold, now or at a moment", consent.State),
-		view("history", "Every answer, in the order the ledger heard of them", consent.History),
-	)
-	return cmd
 }

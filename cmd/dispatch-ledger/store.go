@@ -16,6 +16,7 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/audit"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/contacts"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/deliveries"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/queue"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/targets"
@@ -24,7 +25,7 @@ import (
 )
 
 // builtIn are the projections that the service keeps.
-var builtIn = []projections.Definition{targets.Definition, consent.Definition, deliveries.Definition, queue.Definition, audit.Definition}
+var builtIn = []projections.Definition{targets.Definition, consent.Definition, contacts.Definition, deliveries.Definition, queue.Definition, audit.Definition}
 
 // store is an open ledger, as every command needs it.
 type store struct {

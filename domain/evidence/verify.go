@@ -308,17 +308,24 @@ func tellBody(r *Report, e Event, p domain.DeliveryPlanned) error {
 func (s *story) tellConsent(r *Report, at Event, d domain.Decision, rule *domain.ConsentRule) error {
 	found := ConsentFinding{At: at.Position, Decision: d}
 	defer func() { r.Consent = append(r.Consent, found) }()
-	if d.Reason == "erased" || d.Reason == "bounced" {
+	switch {
+	case slices.Contains([]string{domain.ReasonErased, domain.ReasonBounced, domain.ReasonInvalidAddress, domain.ReasonProfileDeleted}, d.Reason):
 		r.limit("that the decision at position %d rests on (%s): it is not a decision of the person's", at.Position, d.Reason)
 		return nil
+	case d.DecidedAs != uuid.Nil:
+		r.limit("the answer that the decision at position %d rests on: the person gave it as profile %s, whose events are not in this file", at.Position, d.DecidedAs)
+		return nil
+	case d.Policy != nil && d.Policy.Position > 0:
+		r.limit("the policy for legacy consent that the decision at position %d was made under (event %d), which is not in this file", at.Position, d.Policy.Position)
+		return nil
 	}
-	// What the ledger knew then: it may have read a little further than the position that it states.
+	// What the ledger knew then. An early version read a little further than the position that it stated.
 	upTo := max(d.AsOf, d.Position)
 	view, complete, err := s.view(rule, upTo)
 	if err != nil {
 		return err
 	}
-	got := rule.Decide(s.about.ProfileID != uuid.Nil, view, d.AsOf)
+	got := rule.Decide(domain.Question{Profile: s.about.ProfileID, View: view, AsOf: d.AsOf})
 	if got.Decision != d.Decision || got.Reason != d.Reason || got.Position != d.Position || got.Status != d.Status {
 		return fmt.Errorf("%w: the ledger decided %q (%s) at position %d, and the person's decisions up to %d give %q (%s)",
 			ErrStory, d.Decision, d.Reason, at.Position, upTo, got.Decision, got.Reason)
@@ -366,7 +373,7 @@ func (s *story) view(rule *domain.ConsentRule, upTo int64) (view domain.ConsentV
 			if c.Channel != rule.Channel {
 				continue
 			}
-			a := domain.Answer{Status: c.Status, DecidedAt: decidedAt, DecidedBy: changed.DecidedBy, Position: e.Position}
+			a := domain.Answer{Status: c.Status, DecidedAt: decidedAt, DecidedBy: changed.DecidedBy, Method: changed.Method, Profile: s.about.ProfileID, Position: e.Position}
 			if before, ok := view.Purposes[c.Purpose]; !ok || a.Supersedes(before) {
 				view.Purposes[c.Purpose] = a
 			}

@@ -74,6 +74,9 @@ var access = map[string]rule{
 	"get-consent":         only(operator, compliance, privacy),
 	"put-consent":         only(operator, privacy),
 	"get-consent-history": only(operator, compliance, privacy),
+	"list-consent-fields": only(operator, compliance, privacy, analyst), // names, nobody's data
+	"get-consent-policy":  only(operator, compliance, privacy, analyst),
+	"put-consent-policy":  only(), // it decides who is sent to without having been asked
 
 	"list-deliveries": only(operator, compliance, privacy, analyst),
 	"get-delivery":    only(operator, compliance, privacy, analyst),

@@ -24,6 +24,7 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/audit"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/contacts"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/deliveries"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/queue"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/targets"
@@ -31,7 +32,7 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/schema/schematest"
 )
 
-var definitions = []projections.Definition{consent.Definition, deliveries.Definition, queue.Definition, targets.Definition, audit.Definition}
+var definitions = []projections.Definition{consent.Definition, contacts.Definition, deliveries.Definition, queue.Definition, targets.Definition, audit.Definition}
 
 // clock is a clock that stands still until it is moved.
 type clock struct {

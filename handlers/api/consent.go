@@ -23,9 +23,11 @@ func (a *api) consentRoutes() {
 	register(a, huma.Operation{
 		OperationID: "get-consent", Method: http.MethodGet, Path: "/v1/profiles/{id}/consent", Tags: tags,
 		Summary: "What does a person agree to?",
-		Description: "The answer that holds for each channel and purpose; what is absent was never asked, which is not consent. Now, or " +
-			"at a position (what the ledger knew then), or as of a time (what had been decided by then, by all that is known now).",
-		Errors: []int{http.StatusUnprocessableEntity},
+		Description: "The answer that holds for each channel and purpose; what is absent was never asked, which is not consent. Two clocks, alone " +
+			"or together: `as_of` counts only what had been decided by then (what held); `known_at` or `position` only what the ledger had heard of " +
+			"by then (what we knew). `delivery` asks what was known when that message was last decided on. Where the CRM merged profiles, the " +
+			"most restrictive of their answers holds until the person answers again.",
+		Errors: []int{http.StatusUnprocessableEntity, http.StatusNotFound},
 	}, a.getConsent)
 	register(a, huma.Operation{
 		OperationID: "put-consent", Method: http.MethodPut, Path: "/v1/profiles/{id}/consent", Tags: tags,
@@ -39,8 +41,14 @@ func (a *api) consentRoutes() {
 	}, a.putConsent)
 	register(a, huma.Operation{
 		OperationID: "get-consent-history", Method: http.MethodGet, Path: "/v1/profiles/{id}/history", Tags: tags,
-		Summary: "What did a person ever answer?", Description: "Every answer, in the order in which the ledger heard of them.",
+		Summary:     "What did a person ever answer?",
+		Description: "Every answer, in the order in which the ledger heard of them; those of profiles that the CRM merged with this one included, each under the profile that it was recorded for.",
 	}, a.getConsentHistory)
+	register(a, huma.Operation{
+		OperationID: "list-consent-fields", Method: http.MethodGet, Path: "/v1/consent/fields", Tags: tags,
+		Summary: "What do the CRM's field names mean?", Description: "The one table by which webhooks and imports are read, aliases included.",
+	}, a.listConsentFields)
+	a.consentPolicyRoutes(tags)
 }
 
 // ConsentDecision is the body of PUT …/consent: consent.changed without the person.
@@ -62,15 +70,48 @@ type ProfileInput struct {
 type Consent struct {
 	ProfileID uuid.UUID       `json:"profile_id"`
 	AsOf      *time.Time      `json:"as_of" doc:"Decisions made up to this time; null for all."`
+	KnownAt   *time.Time      `json:"known_at" doc:"As heard of by this time; null for now."`
 	Position  *int64          `json:"position" doc:"As known at this position; null for now."`
 	Erased    bool            `json:"erased" doc:"The person's data was erased; the answers are kept so that an opt-out is still honoured."`
 	Items     []consent.Entry `json:"items" nullable:"false" doc:"By channel and purpose."`
+	Merges    []consent.Merge `json:"merges" nullable:"false" doc:"What made other profiles the same person, as far as it was known then."`
+}
+
+// Moment is where in time consent is asked for.
+type Moment struct {
+	AsOf     string `query:"as_of" format:"date-time" doc:"Only what had been decided by then."`
+	KnownAt  string `query:"known_at" format:"date-time" doc:"Only what the ledger had heard of by then."`
+	Position int64  `query:"position" minimum:"1" doc:"Only what the ledger had heard of up to this position."`
+	Delivery string `query:"delivery" format:"uuid" doc:"What was known when this delivery was last decided on."`
+}
+
+func (a *api) moment(ctx context.Context, m Moment) (at consent.AsOf, err error) {
+	if at.Decided, err = parseTime("query.as_of", m.AsOf); err != nil {
+		return at, err
+	}
+	if at.Known, err = parseTime("query.known_at", m.KnownAt); err != nil {
+		return at, err
+	}
+	delivery, err := parseUUID("query.delivery", m.Delivery)
+	if err != nil {
+		return at, err
+	}
+	at.Position = m.Position
+	switch {
+	case delivery == uuid.Nil:
+	case m.Position > 0 || m.KnownAt != "":
+		return at, badParameter("query.delivery", "says what was known, and so does position or known_at; give one of them")
+	default:
+		if at.Position, err = consent.DecidedOn(ctx, a.DB, delivery); err != nil {
+			return at, err
+		}
+	}
+	return at, nil
 }
 
 type getConsentInput struct {
 	ProfileInput
-	AsOf     string `query:"as_of" format:"date-time"`
-	Position int64  `query:"position" minimum:"1"`
+	Moment
 }
 
 type getConsentOutput struct{ Body Consent }
@@ -80,14 +121,11 @@ func (a *api) getConsent(ctx context.Context, in *getConsentInput) (*getConsentO
 	if err != nil {
 		return nil, err
 	}
-	decided, err := parseTime("query.as_of", in.AsOf)
+	at, err := a.moment(ctx, in.Moment)
 	if err != nil {
 		return nil, err
 	}
-	if in.Position > 0 && in.AsOf != "" {
-		return nil, badParameter("query.position", "is given beside as_of; give one of them")
-	}
-	items, err := consent.State(ctx, a.DB, profile, consent.AsOf{Position: in.Position, Decided: decided})
+	dossier, err := consent.Read(ctx, a.DB, profile, at)
 	if err != nil {
 		return nil, err
 	}
@@ -95,11 +133,10 @@ func (a *api) getConsent(ctx context.Context, in *getConsentInput) (*getConsentO
 	if err != nil {
 		return nil, err
 	}
-	out := &getConsentOutput{Body: Consent{ProfileID: profile, AsOf: utc(decided), Position: optional(in.Position), Erased: erased[profile], Items: items}}
-	if items == nil {
-		out.Body.Items = []consent.Entry{}
-	}
-	return out, nil
+	return &getConsentOutput{Body: Consent{
+		ProfileID: profile, AsOf: utc(at.Decided), KnownAt: utc(at.Known), Position: optional(at.Position), Erased: erased[profile],
+		Items: dossier.Held(), Merges: dossier.Merges,
+	}}, nil
 }
 
 type getConsentHistoryInput struct {
@@ -109,23 +146,42 @@ type getConsentHistoryInput struct {
 
 type getConsentHistoryOutput struct{ Body Page[consent.Entry] }
 
+// answersPerEvent is more answers than one event holds.
+const answersPerEvent = 100
+
 func (a *api) getConsentHistory(ctx context.Context, in *getConsentHistoryInput) (*getConsentHistoryOutput, error) {
 	profile, err := parseUUID("path.id", in.ID)
 	if err != nil {
 		return nil, err
 	}
-	skip, err := positionCursor("history", in.Cursor)
+	after, err := positionCursor("history", in.Cursor)
 	if err != nil {
 		return nil, err
 	}
-	entries, err := consent.History(ctx, a.DB, profile, consent.AsOf{})
+	dossier, err := consent.Read(ctx, a.DB, profile, consent.AsOf{})
 	if err != nil {
 		return nil, err
 	}
-	// The history only grows at its end, so a count is as good a cursor as a position, and one event has several entries.
-	entries = entries[min(int(skip), len(entries)):]
-	to := strconv.Itoa(int(skip) + in.Limit)
-	return &getConsentHistoryOutput{Body: pageOf("history", entries, in.Limit, func(consent.Entry) string { return to })}, nil
+	// One event has several entries: the place of one is its event's position and its number within the event.
+	var entries []consent.Entry
+	places := map[int]int64{}
+	var place, last int64
+	for _, e := range dossier.Answers {
+		if place++; e.Position != last {
+			place, last = e.Position*answersPerEvent, e.Position
+		}
+		if place > after {
+			places[len(entries)] = place
+			entries = append(entries, e)
+		}
+	}
+	return &getConsentHistoryOutput{Body: pageOf("history", entries, in.Limit, func(consent.Entry) string { return strconv.FormatInt(places[in.Limit-1], 10) })}, nil
+}
+
+type listConsentFieldsOutput struct{ Body Page[domain.CommsField] }
+
+func (a *api) listConsentFields(context.Context, *struct{}) (*listConsentFieldsOutput, error) {
+	return &listConsentFieldsOutput{Body: Page[domain.CommsField]{Items: domain.CommsFields}}, nil
 }
 
 type putConsentInput struct {

@@ -145,26 +145,20 @@ func (c Controls) changes(ctx context.Context, d deliveries.Delivery) (domain.De
 	if err != nil {
 		return r, err
 	}
-	var view domain.ConsentView
+	var profiles []uuid.UUID
 	if d.Firing.ProfileID != uuid.Nil {
 		if _, erased, err := c.Vault.Erasure(ctx, d.Firing.ProfileID); err != nil {
 			return r, err
 		} else if erased {
 			return r, fmt.Errorf("delivery %s: %w", d.ID, schema.ErrErased)
 		}
-		views, err := consent.Views(ctx, c.DB, []uuid.UUID{d.Firing.ProfileID})
-		if err != nil {
-			return r, err
-		}
-		if then.Consent != nil {
-			view = views[d.Firing.ProfileID][then.Consent.Channel]
-		}
+		profiles = append(profiles, d.Firing.ProfileID)
 	}
-	head, err := c.Ledger.Head(ctx)
+	consents, err := consent.Look(ctx, c.DB, profiles)
 	if err != nil {
 		return r, err
 	}
-	r.ConsentNow = then.Consent.Decide(d.Firing.ProfileID != uuid.Nil, view, head)
+	r.ConsentNow = then.Consent.Decide(consents.Question(d.Firing.ProfileID, then.Consent, c.Now()))
 	return r, nil
 }
 

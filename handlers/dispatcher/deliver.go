@@ -14,6 +14,7 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/outbound"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/queue"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/targets"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
@@ -23,9 +24,9 @@ import (
 type job struct {
 	queue.Claim
 	plan
-	opened  schema.Opened
-	views   map[domain.Channel]domain.ConsentView
-	claimed time.Time // by this process's clock, before the claim was made
+	opened   schema.Opened
+	consents consent.Known
+	claimed  time.Time // by this process's clock, before the claim was made
 }
 
 // stale says how long ago the claim was made, and whether so long that another worker may soon take it for lost.
@@ -68,7 +69,9 @@ func (d *Dispatcher) deliver(ctx context.Context, j job) {
 		DeliveryID: planned.DeliveryID, Target: planned.Target, ProfileID: planned.ProfileID, Attempt: j.Attempt, Worker: d.Worker,
 		Probe: probe,
 	}
-	if decision := d.decide(j, planned, t); decision.Position != planned.Consent.Position || decision.Decision != planned.Consent.Decision {
+	decision := d.decide(j, planned, t)
+	a.ConsentAsOf = decision.AsOf
+	if decision.Position != planned.Consent.Position || decision.Decision != planned.Consent.Decision {
 		a.Consent = &decision
 	}
 	outcome, err := d.attempt(ctx, planned, t, j.Attempt)
@@ -147,12 +150,9 @@ func quota(l platforms.RateLimit) *domain.RateLimit {
 
 // decide asks the target's consent rule of what is known now.
 func (d *Dispatcher) decide(j job, planned domain.DeliveryPlanned, t targets.Target) domain.Decision {
-	var view domain.ConsentView
-	if t.Consent != nil {
-		view = j.views[t.Consent.Channel]
-	}
-	view.Erased = j.opened.Erased || planned.URL == "" // erased between planning and sealing: it was recorded without its request
-	return t.Consent.Decide(planned.ProfileID != uuid.Nil, view, j.opened.Position)
+	question := j.consents.Question(planned.ProfileID, t.Consent, d.Now())
+	question.View.Erased = j.opened.Erased || planned.URL == "" // erased between planning and sealing: it was recorded without its request
+	return t.Consent.Decide(question)
 }
 
 // gate gives the event that ends the attempt without a request; nil lets it pass.

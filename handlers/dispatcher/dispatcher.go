@@ -256,10 +256,10 @@ func (d *Dispatcher) begin(ctx context.Context, claims []queue.Claim, plans map[
 			profiles = append(profiles, c.Planned.Subject)
 		}
 	}
-	var views map[uuid.UUID]map[domain.Channel]domain.ConsentView
+	var consents consent.Known
 	var opened []schema.Opened
 	reading, _ := errgroup.WithContext(ctx)
-	reading.Go(func() (err error) { views, err = consent.Views(ctx, d.reads, profiles); return err })
+	reading.Go(func() (err error) { consents, err = consent.Look(ctx, d.reads, profiles); return err })
 	reading.Go(func() error { _, err := d.Vault.Sealer(ctx, append(profiles, schema.Nobody)); return err }) // for the answers, all at once
 	var unopened error
 	reading.Go(func() error { opened, unopened = d.Vault.OpenEvents(ctx, recorded); return nil })
@@ -270,7 +270,7 @@ func (d *Dispatcher) begin(ctx context.Context, claims []queue.Claim, plans map[
 	switch {
 	case err == nil && unopened == nil:
 		for i, c := range claims {
-			go d.deliver(ctx, job{Claim: c, plan: plans[c.Planned.Target], opened: opened[i], views: views[c.Planned.Subject], claimed: claimed})
+			go d.deliver(ctx, job{Claim: c, plan: plans[c.Planned.Target], opened: opened[i], consents: consents, claimed: claimed})
 		}
 		return
 	case err == nil && len(claims) > 1:

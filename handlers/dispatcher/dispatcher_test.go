@@ -27,6 +27,7 @@ import (
 	_ "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/webhook"
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/contacts"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/deliveries"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/queue"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/targets"
@@ -34,7 +35,7 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/schema/schematest"
 )
 
-var all = []projections.Definition{targets.Definition, consent.Definition, deliveries.Definition, queue.Definition}
+var all = []projections.Definition{targets.Definition, consent.Definition, contacts.Definition, deliveries.Definition, queue.Definition}
 
 // world is a ledger with its projections and planner running; dispatchers are started by the test.
 type world struct {

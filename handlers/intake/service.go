@@ -2,10 +2,8 @@ package intake
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -93,12 +91,9 @@ func (s *Service) record(index int, e *Event, bad *refusals) (domain.Event, []by
 		return domain.Event{}, nil
 	}
 	occurred := e.Time
-	if consent, ok := payload.(domain.ConsentChanged); ok {
-		if payload, err = s.complete(consent); err != nil {
-			bad.payload(index, "/data", err)
-			return domain.Event{}, nil
-		}
-		occurred = consent.DecidedAt
+	if payload, occurred, err = s.complete(payload, occurred); err != nil {
+		bad.payload(index, "/data", err)
+		return domain.Event{}, nil
 	}
 	record, secret, err := domain.New(EventID(e.Source, e.ID), payload)
 	if err != nil {
@@ -108,43 +103,6 @@ func (s *Service) record(index int, e *Event, bad *refusals) (domain.Event, []by
 	record.Source, record.OccurredAt = e.Source, occurred
 	record.CorrelationID, record.CausationID = e.CorrelationID, e.CausationID
 	return record, secret
-}
-
-// complete checks what a decision says about the world outside its fields, and puts the hashes of its addresses beside it.
-func (s *Service) complete(c domain.ConsentChanged) (domain.ConsentChanged, error) {
-	switch {
-	case c.ContactHashes != nil:
-		return c, domain.Invalid("/contact_hashes", "is filled in by the ledger; give the addresses in contact")
-	case c.DecidedAt.After(s.Clock().Add(AheadMax)):
-		return c, domain.Invalid("/decided_at", "lies in the future; give the time of the decision, with its offset from UTC")
-	case c.DecidedAt.Before(earliest):
-		return c, domain.Invalid("/decided_at", "lies before 1900; give the time of the decision")
-	}
-	if c.Contact == nil {
-		return c, nil
-	}
-	hash := func(field string, channel domain.Channel, address string) error {
-		if address == "" {
-			return nil
-		}
-		normalized, err := domain.NormalizeAddress(channel, address)
-		if err != nil {
-			var invalid *domain.InvalidError
-			if errors.As(err, &invalid) {
-				return domain.Invalid("/contact/"+field, "%s", invalid.Message)
-			}
-			return err
-		}
-		c.ContactHashes = append(c.ContactHashes, domain.ContactHash{
-			Channel: channel, Hash: hex.EncodeToString(s.Vault.ContactHash(string(channel), normalized)),
-		})
-		return nil
-	}
-	err := errors.Join(hash("email", domain.Email, c.Contact.Email), hash("mobile", domain.SMS, c.Contact.Mobile))
-	if err == nil && slices.ContainsFunc(c.Changes, func(ch domain.ConsentChange) bool { return ch.Channel == domain.Phone }) {
-		err = hash("mobile", domain.Phone, c.Contact.Mobile)
-	}
-	return c, err
 }
 
 // seal encrypts the secret halves, each under its subject's key and bound to its event's id.

@@ -23,6 +23,7 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/domain/twig"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/contacts"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/targets"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
@@ -64,11 +65,12 @@ func New(l *schema.Ledger, v *schema.Vault, now func() time.Time, variables map[
 	return &Planner{Ledger: l, Vault: v, Now: now, Variables: variables, Log: log, compiled: cache}, nil
 }
 
-// Subscription is the planner's. It comes after targets and consent, so it never plans by older ones than the firing.
+// Subscription is the planner's. It comes after targets, consent and contacts, so it
+// never plans by older ones than the firing.
 func (p *Planner) Subscription() schema.Subscription {
 	return schema.Subscription{
 		Name: Name, Limit: 500, Appends: []string{"delivery.planned", "delivery.withheld", "delivery.rejected"}, Types: []string{"reaction.fired"},
-		After: []string{targets.Definition.SubscriptionName(), consent.Definition.SubscriptionName()},
+		After: []string{targets.Definition.SubscriptionName(), consent.Definition.SubscriptionName(), contacts.Definition.SubscriptionName()},
 	}
 }
 
@@ -92,7 +94,7 @@ func (p *Planner) Handle(ctx context.Context, tx *sql.Tx, s schema.Slice) error 
 	if err != nil {
 		return err
 	}
-	known, views, err := p.look(ctx, tx, opened)
+	known, consents, err := p.look(ctx, tx, opened)
 	if err != nil {
 		return err
 	}
@@ -101,7 +103,7 @@ func (p *Planner) Handle(ctx context.Context, tx *sql.Tx, s schema.Slice) error 
 	}
 	events, secrets := make([]domain.Event, len(opened)), make([][]byte, len(opened))
 	for i, o := range opened {
-		answer := p.answer(ctx, o, known, views, s.To)
+		answer := p.answer(ctx, o, known, consents)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -120,7 +122,7 @@ func (p *Planner) Handle(ctx context.Context, tx *sql.Tx, s schema.Slice) error 
 }
 
 // look reads the targets and the consent that the firings are about.
-func (p *Planner) look(ctx context.Context, tx *sql.Tx, fired []schema.Opened) (map[string]targets.Target, map[uuid.UUID]map[domain.Channel]domain.ConsentView, error) {
+func (p *Planner) look(ctx context.Context, tx *sql.Tx, fired []schema.Opened) (map[string]targets.Target, consent.Known, error) {
 	var handles []string
 	var profiles []uuid.UUID
 	for _, o := range fired {
@@ -132,16 +134,14 @@ func (p *Planner) look(ctx context.Context, tx *sql.Tx, fired []schema.Opened) (
 	slices.Sort(handles)
 	known, err := targets.Named(ctx, tx, slices.Compact(handles))
 	if err != nil {
-		return nil, nil, err
+		return nil, consent.Known{}, err
 	}
-	views, err := consent.Views(ctx, tx, profiles)
-	return known, views, err
+	consents, err := consent.Look(ctx, tx, profiles)
+	return known, consents, err
 }
 
 // answer decides on one firing. A defect that panics is this firing's misfortune and no other's.
-func (p *Planner) answer(ctx context.Context, o schema.Opened, known map[string]targets.Target,
-	views map[uuid.UUID]map[domain.Channel]domain.ConsentView, asOf int64,
-) (answer domain.Payload) {
+func (p *Planner) answer(ctx context.Context, o schema.Opened, known map[string]targets.Target, consents consent.Known) (answer domain.Payload) {
 	fired := o.Payload.(domain.ReactionFired)
 	id := domain.DeliveryID(o.ID, fired.Target)
 	firing := domain.Firing{
@@ -165,20 +165,16 @@ func (p *Planner) answer(ctx context.Context, o schema.Opened, known map[string]
 	}
 	firing.TargetVersion, firing.Platform = t.Version, t.Platform
 
-	var channel domain.Channel
-	if t.Consent != nil {
-		channel = t.Consent.Channel
-	}
-	view := views[fired.ProfileID][channel]
-	view.Erased = o.Erased || o.Sealed == nil // an erased person's firing is recorded without its context
-	decision := t.Consent.Decide(fired.ProfileID != uuid.Nil, view, asOf)
+	question := consents.Question(fired.ProfileID, t.Consent, o.RecordedAt)
+	question.View.Erased = o.Erased || o.Sealed == nil // an erased person's firing is recorded without its context
+	decision := t.Consent.Decide(question)
 	withheld := func(reason, detail string) domain.Payload {
 		return domain.DeliveryWithheld{DeliveryID: id, Firing: firing, Reason: reason, Detail: detail, Consent: decision}
 	}
 	switch {
 	case !t.Enabled():
 		return withheld("target_disabled", "the target is disabled: "+t.Reason)
-	case view.Erased:
+	case question.View.Erased:
 		return withheld("erased", decision.Explain())
 	case decision.Decision == domain.DecisionWithheld:
 		return withheld("consent", decision.Explain())

@@ -16,6 +16,7 @@ import (
 	_ "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/all"
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/contacts"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/targets"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 	"github.com/dispatch-ledger/dispatch-ledger/schema/schematest"
@@ -33,7 +34,7 @@ type desk struct {
 
 func newDesk(t *testing.T) desk {
 	t.Helper()
-	definitions := []projections.Definition{targets.Definition, consent.Definition}
+	definitions := []projections.Definition{targets.Definition, consent.Definition, contacts.Definition}
 	db, err := schema.Connect(schematest.Open(t).URL, schema.Options{Role: "ledger_service", Paths: projections.Paths("", definitions...)})
 	if err != nil {
 		t.Fatal(err)

@@ -12,4 +12,4 @@ import (
 var files embed.FS
 
 // Definition is the decision that holds for each person, channel and purpose.
-var Definition = projections.Define("consent", 1, files).Lingering(3 * time.Millisecond)
+var Definition = projections.Define("consent", 2, files).Lingering(3 * time.Millisecond)

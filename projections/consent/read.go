@@ -1,9 +1,11 @@
 package consent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -11,47 +13,6 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
-
-// Views gives what the ledger holds now of these people, for the gate: the state, and whatever was recorded since it
-// was last moved on, so that a withdrawal holds from the moment it is recorded. One query, by primary key and by
-// the index on subjects. Pairs of person and channel that nobody ever decided on are absent.
-func Views(ctx context.Context, q schema.Querier, profiles []uuid.UUID) (map[uuid.UUID]map[domain.Channel]domain.ConsentView, error) {
-	rows, err := q.QueryContext(ctx, `
-		SELECT s.profile_id, s.channel, s.purpose, s.status, s.decided_at, s.position, coalesce(e.data->>'decided_by', '')
-		FROM consent_state s JOIN events e ON e.position = s.position
-		WHERE s.profile_id = ANY($1::uuid[])
-		UNION ALL
-		SELECT e.subject, c.channel, c.purpose, c.status, e.occurred_at, e.position, coalesce(e.data->>'decided_by', '')
-		FROM events e, json_to_recordset(e.data->'changes') AS c (channel text, purpose text, status text)
-		WHERE e.subject = ANY($1::uuid[]) AND e.type = 'consent.changed'
-		  AND e.position > (SELECT position FROM subscriptions WHERE name = $2)`, schema.UUIDs(profiles), Definition.SubscriptionName())
-	if err != nil {
-		return nil, fmt.Errorf("consent: %w", err)
-	}
-	defer rows.Close()
-	out := make(map[uuid.UUID]map[domain.Channel]domain.ConsentView, len(profiles))
-	for rows.Next() {
-		var profile uuid.UUID
-		var channel domain.Channel
-		var purpose domain.Purpose
-		var a domain.Answer
-		if err := rows.Scan(&profile, &channel, &purpose, &a.Status, &a.DecidedAt, &a.Position, &a.DecidedBy); err != nil {
-			return nil, fmt.Errorf("consent: %w", err)
-		}
-		if out[profile] == nil {
-			out[profile] = map[domain.Channel]domain.ConsentView{}
-		}
-		view, ok := out[profile][channel]
-		if !ok {
-			view.Purposes = map[domain.Purpose]domain.Answer{}
-			out[profile][channel] = view
-		}
-		if known, ok := view.Purposes[purpose]; !ok || a.Supersedes(known) {
-			view.Purposes[purpose] = a
-		}
-	}
-	return out, rows.Err()
-}
 
 // Entry is one answer in a person's consent or its history.
 type Entry struct {
@@ -63,69 +24,212 @@ type Entry struct {
 	Method     string               `json:"method,omitempty"`
 	RecordedAt time.Time            `json:"recorded_at"`
 	Actor      string               `json:"actor"`
+	Source     string               `json:"source"`
+	Evidence   bool                 `json:"evidence" doc:"Evidence, or a note, is kept sealed beside it."`
+	ProfileID  uuid.UUID            `json:"profile_id" doc:"The profile that it was recorded for: another one where the CRM merged them."`
 	Position   int64                `json:"position"`
 }
 
-// AsOf says at which moment consent is asked for. The zero value is now.
-type AsOf struct {
-	Position int64     // what the ledger held up to here: what we knew
-	Decided  time.Time // decisions made up to this time, by what is known now: what held
+// Merge is two profiles that the CRM found to be one person.
+type Merge struct {
+	WinnerID   uuid.UUID `json:"winner_id"`
+	LoserID    uuid.UUID `json:"loser_id"`
+	MergedAt   time.Time `json:"merged_at"`
+	RecordedAt time.Time `json:"recorded_at"`
+	Position   int64     `json:"position"`
 }
 
-// State gives the answers that hold for a person, at a moment, by channel and purpose. It reads the person's events,
-// of which there are few, so that it can answer for any moment.
-func State(ctx context.Context, q schema.Querier, profile uuid.UUID, at AsOf) ([]Entry, error) {
-	history, err := History(ctx, q, profile, at)
-	if err != nil {
-		return nil, err
+// AsOf says at which moment consent is asked for, on two clocks that are independent of each other. The zero value is
+// now, by all that is known.
+type AsOf struct {
+	Decided  time.Time // decisions made up to this time: what held
+	Known    time.Time // what the ledger had heard of by this time: what we knew
+	Position int64     // the same by position
+}
+
+func (at AsOf) filter(profile uuid.UUID) schema.Filter {
+	f := schema.Filter{Subject: profile, Types: []string{"consent.changed", "profile.merged"}, UpTo: at.Position}
+	if !at.Known.IsZero() {
+		f.To = at.Known.Add(time.Microsecond) // the filter's end is exclusive, ours is not
 	}
+	return f
+}
+
+// Dossier is what the ledger holds of a person's consent: every answer, in the order in which it heard of them, and the
+// merges that made several profiles one person.
+type Dossier struct {
+	Answers []Entry
+	Merges  []Merge
+	person  domain.Person
+}
+
+// Read gathers a person's dossier at a moment. It reads events, of which a person has few, so that it can answer for any
+// moment.
+func Read(ctx context.Context, q schema.Querier, profile uuid.UUID, at AsOf) (Dossier, error) {
+	profiles, err := group(ctx, q, profile)
+	if err != nil {
+		return Dossier{}, fmt.Errorf("consent: %w", err)
+	}
+	d := Dossier{Answers: []Entry{}, Merges: []Merge{}}
+	for _, p := range profiles {
+		for rec, err := range schema.Events(ctx, q, at.filter(p)) {
+			if err != nil {
+				return Dossier{}, err
+			}
+			if err := d.add(rec, at); err != nil {
+				return Dossier{}, fmt.Errorf("event %d: %w", rec.Position, err)
+			}
+		}
+	}
+	for _, m := range d.Merges {
+		d.person.Join(m.WinnerID, m.LoserID, m.MergedAt)
+	}
+	// Those that were merged only after the moment asked about were other people then.
+	one := append(d.person.With(profile), profile)
+	d.Answers = slices.DeleteFunc(d.Answers, func(e Entry) bool { return !slices.Contains(one, e.ProfileID) })
+	slices.SortStableFunc(d.Answers, func(a, b Entry) int { return cmp.Compare(a.Position, b.Position) })
+	slices.SortFunc(d.Merges, func(a, b Merge) int { return cmp.Compare(a.Position, b.Position) })
+	return d, nil
+}
+
+func (d *Dossier) add(rec domain.Recorded, at AsOf) error {
+	if rec.Type == "profile.merged" {
+		var m domain.ProfileMerged
+		if err := json.Unmarshal(rec.Data, &m); err != nil {
+			return err
+		}
+		if at.Decided.IsZero() || !m.MergedAt.After(at.Decided) {
+			d.Merges = append(d.Merges, Merge{m.WinnerID, m.LoserID, m.MergedAt, rec.RecordedAt, rec.Position})
+		}
+		return nil
+	}
+	if !at.Decided.IsZero() && rec.OccurredAt.After(at.Decided) {
+		return nil
+	}
+	var c domain.ConsentChanged
+	if err := json.Unmarshal(rec.Data, &c); err != nil {
+		return err
+	}
+	for _, ch := range c.Changes {
+		d.Answers = append(d.Answers, Entry{
+			Channel: ch.Channel, Purpose: ch.Purpose, Status: ch.Status, DecidedAt: rec.OccurredAt, DecidedBy: c.DecidedBy, Method: c.Method,
+			RecordedAt: rec.RecordedAt, Actor: rec.Actor, Source: rec.Source, Evidence: rec.Sealed != nil, ProfileID: rec.Subject, Position: rec.Position,
+		})
+	}
+	return nil
+}
+
+// group lists the profiles that are, as far as is known now, one person with this one, itself included.
+func group(ctx context.Context, q schema.Querier, profile uuid.UUID) ([]uuid.UUID, error) {
+	found := []uuid.UUID{profile}
+	for {
+		rows, err := q.QueryContext(ctx, `
+			SELECT other FROM ties WHERE profile_id = ANY($1::uuid[])
+			UNION
+			SELECT unnest(ARRAY[d.winner_id, d.loser_id]) FROM events e, json_to_record(e.data) AS d (winner_id uuid, loser_id uuid)
+			WHERE e.type IN ('profile.merged', 'consent.policy_changed') AND e.type = 'profile.merged'
+			  AND e.position > (SELECT position FROM subscriptions WHERE name = $2)
+			  AND (d.winner_id = ANY($1::uuid[]) OR d.loser_id = ANY($1::uuid[]))`, schema.UUIDs(found), Definition.SubscriptionName())
+		if err != nil {
+			return nil, err
+		}
+		before := len(found)
+		for rows.Next() {
+			var id uuid.UUID
+			if err := rows.Scan(&id); err != nil {
+				rows.Close()
+				return nil, err
+			}
+			if !slices.Contains(found, id) {
+				found = append(found, id)
+			}
+		}
+		if err := rows.Err(); err != nil {
+			return nil, err
+		}
+		if len(found) == before {
+			return found, nil
+		}
+	}
+}
+
+// Held gives the answers that hold, by channel and purpose.
+func (d Dossier) Held() []Entry {
 	type key struct {
 		domain.Channel
 		domain.Purpose
 	}
-	latest := map[key]int{}
-	for i, e := range history {
+	byKey := map[key][]Entry{}
+	for _, e := range d.Answers {
 		k := key{e.Channel, e.Purpose}
-		best, ok := latest[k]
-		if !ok || e.answer().Supersedes(history[best].answer()) {
-			latest[k] = i
-		}
+		byKey[k] = append(byKey[k], e)
 	}
-	var out []Entry
+	out := []Entry{}
 	for _, c := range domain.Channels {
 		for _, p := range domain.Purposes {
-			if i, ok := latest[key{c, p}]; ok {
-				out = append(out, history[i])
+			entries := byKey[key{c, p}]
+			latest := map[uuid.UUID]domain.Answer{}
+			for _, e := range entries {
+				if known, ok := latest[e.ProfileID]; !ok || e.answer().Supersedes(known) {
+					latest[e.ProfileID] = e.answer()
+				}
+			}
+			answers := make([]domain.Answer, 0, len(latest))
+			for _, a := range latest {
+				answers = append(answers, a)
+			}
+			if held, ok := d.person.Holds(answers); ok {
+				i := slices.IndexFunc(entries, func(e Entry) bool { return e.Position == held.Position })
+				out = append(out, entries[i])
 			}
 		}
 	}
-	return out, nil
+	return out
 }
 
 func (e Entry) answer() domain.Answer {
-	return domain.Answer{Status: e.Status, DecidedAt: e.DecidedAt, DecidedBy: e.DecidedBy, Position: e.Position}
+	return domain.Answer{Status: e.Status, DecidedAt: e.DecidedAt, DecidedBy: e.DecidedBy, Method: e.Method, Profile: e.ProfileID, Position: e.Position}
 }
 
-// History gives every answer about a person up to a moment, in the order in which the ledger heard of them.
-func History(ctx context.Context, q schema.Querier, profile uuid.UUID, at AsOf) ([]Entry, error) {
-	out := []Entry{}
-	for rec, err := range schema.Events(ctx, q, schema.Filter{Subject: profile, Types: []string{"consent.changed"}, UpTo: at.Position}) {
+// Policy gives the ledger's consent policy as its projection holds it.
+func Policy(ctx context.Context, q schema.Querier) (domain.PolicyInForce, error) {
+	known, err := Look(ctx, q, nil)
+	return known.Policy, err
+}
+
+// DecidedOn gives the ledger position of the consent state that a delivery was last decided on: what was known when it was
+// sent, or withheld. ErrNotFound when there is no such delivery, or its target asks nobody.
+func DecidedOn(ctx context.Context, q schema.Querier, delivery uuid.UUID) (position int64, err error) {
+	for rec, err := range schema.Events(ctx, q, schema.Filter{DeliveryID: delivery}) {
 		if err != nil {
-			return nil, err
+			return 0, err
 		}
-		var c domain.ConsentChanged
-		if err := json.Unmarshal(rec.Data, &c); err != nil {
-			return nil, fmt.Errorf("event %d: %w", rec.Position, err)
+		var d struct {
+			Consent     *domain.Decision `json:"consent"`
+			ConsentAsOf int64            `json:"consent_as_of"`
 		}
-		if !at.Decided.IsZero() && c.DecidedAt.After(at.Decided) {
-			continue
+		if err := json.Unmarshal(rec.Data, &d); err != nil {
+			return 0, fmt.Errorf("event %d: %w", rec.Position, err)
 		}
-		for _, ch := range c.Changes {
-			out = append(out, Entry{
-				Channel: ch.Channel, Purpose: ch.Purpose, Status: ch.Status, DecidedAt: c.DecidedAt, DecidedBy: c.DecidedBy, Method: c.Method,
-				RecordedAt: rec.RecordedAt, Actor: rec.Actor, Position: rec.Position,
-			})
+		switch {
+		case d.ConsentAsOf > 0:
+			position = d.ConsentAsOf
+		case d.Consent != nil && d.Consent.AsOf > 0:
+			position = d.Consent.AsOf
 		}
 	}
-	return out, nil
+	if position == 0 {
+		return 0, fmt.Errorf("a decision on consent for delivery %s: %w", delivery, schema.ErrNotFound)
+	}
+	return position, nil
+}
+
+// PolicyVersion is the version, in the stream of the policy, of the one recorded at a position: what a change that was
+// decided on it expects. 0 for the default policy.
+func PolicyVersion(ctx context.Context, q schema.Querier, position int64) (int64, error) {
+	if position == 0 {
+		return 0, nil
+	}
+	e, err := schema.EventAt(ctx, q, position)
+	return e.Version, err
 }
