@@ -119,7 +119,7 @@ func (f Filter) query() (string, []any) {
 		for _, w := range where {
 			query += " AND " + w
 		}
-		query, where = query+") e", nil
+		query, where = query+" OFFSET 0) e", nil // OFFSET 0 keeps the planner from walking all of the ledger backwards beside the blocks
 	}
 	if len(where) > 0 {
 		query += " WHERE " + strings.Join(where, " AND ")
