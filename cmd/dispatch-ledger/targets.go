@@ -17,7 +17,7 @@ import (
 )
 
 func newTargets(s *settings) *cobra.Command {
-	cmd := &cobra.Command{Use: "targets", Short: "What is sent where: apply, list, show, history, disable, enable"}
+	cmd := &cobra.Command{Use: "targets", Short: "What is sent where: apply, list, show, history, disable, enable, pause, resume, discard, schedule"}
 	var reason string
 	change := func(use, short string, payload func(handle string) domain.Payload) *cobra.Command {
 		c := &cobra.Command{Use: use + " HANDLE", Short: short, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
@@ -33,6 +33,7 @@ func newTargets(s *settings) *cobra.Command {
 		c.Flags().StringVar(&reason, "reason", "", "why, in words")
 		return c
 	}
+	cmd.AddCommand(targetHolds(s)...)
 	cmd.AddCommand(
 		&cobra.Command{
 			Use: "apply FILE…", Short: "Create or change targets from YAML or JSON files; what is unchanged stays as it is",

@@ -85,6 +85,12 @@ var access = map[string]rule{
 	"cancel-delivery":   only(operator, privacy),
 	"replay-deliveries": only(operator),
 
+	"list-queue":       only(operator, compliance, analyst),
+	"pause-target":     only(operator),
+	"resume-target":    only(operator),
+	"discard-held":     only(operator),
+	"describe-retries": only(operator, compliance, analyst), // it reads and records nothing
+
 	"audit-outcomes":         only(operator, compliance, privacy, analyst),
 	"audit-unknown-outcomes": only(operator, compliance, privacy, analyst),
 	"audit-consent-changes":  only(operator, compliance, privacy),

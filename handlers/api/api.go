@@ -116,6 +116,7 @@ func newAPI(c Config) (*api, error) {
 	a.consentRoutes()
 	a.deliveryRoutes()
 	a.deliveryActionRoutes()
+	a.queueRoutes()
 	a.auditRoutes()
 	a.projectionRoutes()
 	a.healthRoutes()

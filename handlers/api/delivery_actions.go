@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -20,7 +21,7 @@ func (a *api) deliveryActionRoutes() {
 	register(a, huma.Operation{
 		OperationID: "retry-delivery", Method: http.MethodPost, Path: "/v1/deliveries/{id}/retry", Tags: tags,
 		Summary: "Try a delivery again that has ended",
-		Description: "With the request that was planned: it is not rendered anew. The answer says what has changed since: the target's version, and consent then and now. " +
+		Description: "With the request that was planned: it is not rendered anew. Begin with dry_run. The answer says what has changed since: the target's version, and consent then and now. " +
 			"Consent is asked again before the request leaves.",
 		DefaultStatus: http.StatusAccepted, Errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity},
 	}, a.retryDelivery)
@@ -47,6 +48,7 @@ type retryDeliveryInput struct {
 	ID   string `path:"id" format:"uuid"`
 	Body *struct {
 		Reason        string `json:"reason,omitempty" maxLength:"1000" doc:"Why, in words."`
+		DryRun        bool   `json:"dry_run,omitempty" doc:"Only say what has changed since; put nothing back."`
 		EvenSucceeded bool   `json:"even_succeeded,omitempty" doc:"Send it again although it succeeded, which may reach the person twice."`
 	}
 }
@@ -72,7 +74,7 @@ func (a *api) retryDelivery(ctx context.Context, in *retryDeliveryInput) (*retry
 	}
 	again := dispatcher.Again{Actor: PrincipalOf(ctx).Name}
 	if in.Body != nil {
-		again.Reason, again.Sent = in.Body.Reason, in.Body.EvenSucceeded
+		again.Reason, again.Sent, again.DryRun = in.Body.Reason, in.Body.EvenSucceeded, in.Body.DryRun
 	}
 	r, err := a.controls().Retry(ctx, id, again)
 	if err != nil {
@@ -125,14 +127,15 @@ type replayInput struct {
 
 // Replayed is what a call of a replay did.
 type Replayed struct {
-	ID       uuid.UUID  `json:"id"`
-	DryRun   bool       `json:"dry_run"`
-	Matched  int        `json:"matched" doc:"Deliveries that the filter selects, at most limit."`
-	Requeued int        `json:"requeued" doc:"Of those, put back into the queue; in a dry run, how many would be."`
-	Skipped  int        `json:"skipped" doc:"Without a request, or put back under this id before."`
-	Refused  int        `json:"refused" doc:"Erased, their target withdrawn, or changed at this moment."`
-	Until    *time.Time `json:"until" doc:"When the last one is due."`
-	Next     *string    `json:"next" doc:"Cursor of the next call; null when that was all."`
+	ID       uuid.UUID              `json:"id"`
+	DryRun   bool                   `json:"dry_run"`
+	Matched  int                    `json:"matched" doc:"Deliveries that the filter selects, at most limit."`
+	Requeued int                    `json:"requeued" doc:"Of those, put back into the queue; in a dry run, how many would be."`
+	Skipped  int                    `json:"skipped" doc:"Without a request, or put back under this id before."`
+	Refused  int                    `json:"refused" doc:"Erased, their target withdrawn, or changed at this moment."`
+	Until    *time.Time             `json:"until" doc:"When the next one would be due: the pace goes on there with the cursor of next."`
+	Total    map[domain.Outcome]int `json:"total,omitempty" doc:"Of a dry run: all deliveries that the filter selects, whatever the limit, by outcome; counting ends at a million."`
+	Next     *string                `json:"next" doc:"Cursor of the next call; null when that was all."`
 }
 
 type replayOutput struct{ Body Replayed }
@@ -148,24 +151,48 @@ func (a *api) replayDeliveries(ctx context.Context, in *replayInput) (*replayOut
 	if i := slices.IndexFunc(b.Outcomes, func(o domain.Outcome) bool { return !o.Final() || o == domain.Succeeded || o == domain.Rejected }); i >= 0 {
 		return nil, domain.Invalid("/outcomes/"+strconv.Itoa(i), "is not failed, expired, cancelled or withheld")
 	}
-	before, err := positionCursor("replay", b.Cursor)
+	before, start, err := replayCursor(b.Cursor)
 	if err != nil {
 		return nil, err
 	}
 	got, err := a.controls().Replay(ctx, dispatcher.Replay{
-		ID: b.ID, Rate: b.Rate, DryRun: b.DryRun, Actor: PrincipalOf(ctx).Name, Reason: b.Reason,
+		ID: b.ID, Rate: b.Rate, Start: start, DryRun: b.DryRun, Actor: PrincipalOf(ctx).Name, Reason: b.Reason,
 		Filter: deliveries.Filter{Target: b.Target, Reaction: b.Reaction, Platform: b.Platform, Outcomes: b.Outcomes, From: b.From, To: b.To, Before: before, Limit: b.Limit},
 	})
 	if err != nil {
 		return nil, err
 	}
-	out := &replayOutput{Body: Replayed{ID: b.ID, DryRun: b.DryRun, Matched: got.Matched, Requeued: got.Requeued, Skipped: got.Skipped, Refused: got.Refused}}
+	out := &replayOutput{Body: Replayed{ID: b.ID, DryRun: b.DryRun, Matched: got.Matched, Requeued: got.Requeued, Skipped: got.Skipped, Refused: got.Refused, Total: got.Total}}
 	if !got.Until.IsZero() {
 		until := got.Until.UTC()
 		out.Body.Until = &until
 	}
 	if got.Next > 0 {
-		out.Body.Next = optional(encodeCursor("replay", strconv.FormatInt(got.Next, 10)))
+		out.Body.Next = optional(encodeCursor("replay", fmt.Sprintf("%d@%d", got.Next, later(got.Until, start).UnixMilli())))
 	}
 	return out, nil
+}
+
+// replayCursor says where a replay goes on: below which position, and when the next delivery is due, so that its rate holds
+// from call to call.
+func replayCursor(cursor string) (before int64, start time.Time, err error) {
+	key, err := decodeCursor("replay", cursor)
+	if err != nil || key == "" {
+		return 0, start, err
+	}
+	var due int64
+	if n, err := fmt.Sscanf(key, "%d@%d", &before, &due); n != 2 || err != nil || before < 0 {
+		return 0, start, errBadCursor
+	}
+	if due > 0 {
+		start = time.UnixMilli(due)
+	}
+	return before, start, nil
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }

@@ -39,6 +39,7 @@ type Again struct {
 	DueAt  time.Time // zero: at once
 	Sent   bool      // even if it succeeded, which may reach the person a second time
 	Replay uuid.UUID // of which it is part; zero: none
+	DryRun bool      // only say what has changed
 }
 
 // Retry puts a delivery that has ended back into the queue, with the request that was planned, and says what has changed
@@ -70,6 +71,9 @@ func (c Controls) Retry(ctx context.Context, id uuid.UUID, a Again) (domain.Deli
 	requeued.DueAt = a.DueAt.UTC().Truncate(time.Microsecond)
 	if a.DueAt.IsZero() {
 		requeued.DueAt = c.Now().UTC().Truncate(time.Microsecond)
+	}
+	if a.DryRun {
+		return requeued, nil
 	}
 	what := fmt.Sprintf("requeued-%d", requeued.Attempt)
 	if a.Replay != uuid.Nil {
@@ -177,6 +181,7 @@ type Replay struct {
 	ID     uuid.UUID         // of the replay: what was put back under it already is passed over, so that it can be resumed
 	Filter deliveries.Filter // Limit bounds one call; Before goes on where one ended
 	Rate   float64           // deliveries a second; 0: as fast as the targets' own limits allow
+	Start  time.Time         // when the first is due; zero: now. Until of the call before keeps the pace from call to call
 	DryRun bool              // counts and does nothing
 	Actor  string
 	Reason string
@@ -184,12 +189,20 @@ type Replay struct {
 
 // Replayed is what a call of Replay did.
 type Replayed struct {
-	Matched  int       // deliveries that the filter selects, up to the limit
-	Requeued int       // of those; in a dry run, how many would be
-	Skipped  int       // succeeded, still going on, without a request, or put back under this replay before
-	Refused  int       // erased, withdrawn, or changed at this moment
-	Next     int64     // Before of the next call; 0: that was all
-	Until    time.Time // when the last one is due
+	Matched  int                    // deliveries that the filter selects, up to the limit
+	Requeued int                    // of those; in a dry run, how many would be
+	Skipped  int                    // succeeded, still going on, without a request, or put back under this replay before
+	Refused  int                    // erased, withdrawn, or changed at this moment
+	Next     int64                  // Before of the next call; 0: that was all
+	Until    time.Time              // when the next one would be due
+	Total    map[domain.Outcome]int // of a dry run: all that the filter selects, whatever the limit, by outcome
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // Replay puts deliveries back into the queue, newest first, spread by the rate. What succeeded is never among them.
@@ -205,7 +218,17 @@ func (c Controls) Replay(ctx context.Context, r Replay) (out Replayed, err error
 	if len(found) == r.Filter.Limit {
 		out.Next = found[len(found)-1].Position
 	}
-	due := c.Now()
+	if r.DryRun {
+		if out.Total, err = deliveries.Selected(ctx, c.DB, r.Filter); err != nil {
+			return out, err
+		}
+	}
+	due := later(r.Start, c.Now())
+	defer func() {
+		if out.Requeued > 0 && !r.DryRun {
+			out.Until = due
+		}
+	}()
 	for _, d := range found {
 		if d.BodySHA256 == "" || !d.Outcome.Final() || d.Outcome == domain.Succeeded {
 			out.Skipped++
@@ -219,7 +242,6 @@ func (c Controls) Replay(ctx context.Context, r Replay) (out Replayed, err error
 		switch _, err := c.Retry(ctx, d.ID, again); {
 		case err == nil:
 			out.Requeued++
-			out.Until = due
 			if r.Rate > 0 {
 				due = due.Add(time.Duration(float64(time.Second) / r.Rate))
 			}

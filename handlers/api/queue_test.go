@@ -1,0 +1,89 @@
+package api
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
+)
+
+// waiting records a delivery that is still to be sent.
+func (h *house) waiting() uuid.UUID {
+	firing := uuid.New()
+	id := domain.DeliveryID(firing, "reward")
+	h.record(domain.DeliveryPlanned{
+		DeliveryID: id, MaxAttempts: 8, BodySHA256: strings.Repeat("9f", 32), Body: `{}`, URL: "https://example.com",
+		Firing:  domain.Firing{FiringID: firing, FiringPosition: 41, Reaction: "r", Cause: "reaction", Target: "reward", TargetVersion: 1, Platform: "klaviyo"},
+		Consent: domain.Decision{Decision: "allowed", Reason: "no_rule"},
+	})
+	return id
+}
+
+func TestATargetIsHeldReleasedAndDiscarded(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	problem(t, h.call("operator", "POST", "/v1/targets/reward/pause", ""), http.StatusNotFound, "not-found")
+	want[Target](t, h.call("operator", "PUT", "/v1/targets/reward", targetBody), http.StatusCreated)
+	ids := []uuid.UUID{h.waiting(), h.waiting(), h.waiting()}
+	h.catchUp()
+	problem(t, h.call("operator", "POST", "/v1/targets/reward/resume", ""), http.StatusConflict, "delivery-state")
+	problem(t, h.call("operator", "POST", "/v1/targets/reward/pause", `{"until":"2020-01-01T00:00:00Z"}`), http.StatusUnprocessableEntity, "invalid")
+	if w := h.call("operator", "POST", "/v1/targets/reward/pause", `{"reason":"the offer is being corrected"}`); w.Code != http.StatusNoContent {
+		t.Fatalf("pause: %d %s", w.Code, w.Body)
+	}
+	h.catchUp()
+	problem(t, h.call("operator", "POST", "/v1/targets/reward/pause", ""), http.StatusConflict, "delivery-state")
+	type list struct{ Items []QueuedTarget }
+	got := want[list](t, h.call("operator", "GET", "/v1/queue", ""), http.StatusOK)
+	if len(got.Items) != 1 || got.Items[0].Queued != 3 || got.Items[0].Pause == nil || got.Items[0].Pause.Cause != domain.PausedByOperator || got.Items[0].Pause.Until != nil {
+		t.Errorf("queue = %+v, want three held by an operator until somebody resumes them", got.Items)
+	}
+	if d := want[Delivery](t, h.call("operator", "GET", "/v1/deliveries/"+ids[0].String(), ""), http.StatusOK); d.Outcome != domain.Held {
+		t.Errorf("a delivery of a paused target is %s", d.Outcome)
+	}
+
+	problem(t, h.call("operator", "POST", "/v1/targets/reward/discard", `{}`), http.StatusUnprocessableEntity, "invalid")
+	if got := want[Discarded](t, h.call("operator", "POST", "/v1/targets/reward/discard", `{"reason":"withdrawn","dry_run":true}`), http.StatusOK); got.Waiting != 3 || got.Cancelled != 0 {
+		t.Errorf("counted %+v, want three and none cancelled", got)
+	}
+	if got := want[Discarded](t, h.call("operator", "POST", "/v1/targets/reward/discard", `{"reason":"withdrawn"}`), http.StatusOK); got.Waiting != 3 || got.Cancelled != 3 {
+		t.Errorf("discarded %+v, want all three", got)
+	}
+	h.catchUp()
+	if d := want[Delivery](t, h.call("operator", "GET", "/v1/deliveries/"+ids[1].String(), ""), http.StatusOK); d.Outcome != domain.Cancelled || *d.Detail != "withdrawn" {
+		t.Errorf("a discarded delivery is %s: %v", d.Outcome, d.Detail)
+	}
+	if w := h.call("operator", "POST", "/v1/targets/reward/resume", `{"reason":"corrected"}`); w.Code != http.StatusNoContent {
+		t.Fatalf("resume: %d %s", w.Code, w.Body)
+	}
+	h.catchUp()
+	if got := want[list](t, h.call("operator", "GET", "/v1/queue", ""), http.StatusOK); len(got.Items) != 0 {
+		t.Errorf("queue = %+v, want nothing", got.Items)
+	}
+}
+
+func TestRetriesAreDescribedBeforeTheyAreSaved(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	type answer struct{ Schedules []domain.RetrySchedule }
+	body := `{"retry":{"max_attempts":2,"timeout":"1m","base":"1h","max":"1h"},"due":"2026-11-26T12:00:00Z","zone":"Australia/Sydney"}`
+	got := want[answer](t, h.call("operator", "POST", "/v1/retry-schedules", body), http.StatusOK)
+	if len(got.Schedules) != 1 || got.Schedules[0].Words != "When an attempt fails: tries again within 1h1m after the first; gives up Friday 00:02 (27 November) at the latest." {
+		t.Errorf("schedules = %+v", got.Schedules)
+	}
+	want[Target](t, h.call("operator", "PUT", "/v1/targets/reward", targetBody), http.StatusCreated)
+	h.catchUp()
+	got = want[answer](t, h.call("compliance", "POST", "/v1/retry-schedules", `{"handle":"reward"}`), http.StatusOK)
+	if len(got.Schedules) != 1 || len(got.Schedules[0].Attempts) != 3 {
+		t.Errorf("schedules of a target with three attempts = %+v", got.Schedules)
+	}
+	problem(t, h.call("operator", "POST", "/v1/retry-schedules", `{"handle":"nobody"}`), http.StatusNotFound, "not-found")
+	p := problem(t, h.call("operator", "POST", "/v1/retry-schedules", `{"retry":{"on":{"9xx":{}}}}`), http.StatusUnprocessableEntity, "invalid")
+	if len(p.Errors) != 1 || p.Errors[0].Pointer != "/retry/on/9xx" {
+		t.Errorf("errors = %+v", p.Errors)
+	}
+	problem(t, h.call("operator", "POST", "/v1/retry-schedules", `{"zone":"Mars/Olympus"}`), http.StatusUnprocessableEntity, "invalid")
+}
