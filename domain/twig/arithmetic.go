@@ -2,6 +2,7 @@ package twig
 
 import (
 	"math"
+	"math/big"
 	"math/bits"
 )
 
@@ -24,7 +25,7 @@ func (r *run) arithmetic(op operator, a, b Value) Value {
 	case opMul:
 		return f * g
 	case opPow:
-		return math.Pow(f, g)
+		return powFloat(f, g)
 	}
 	if g == 0 {
 		r.fail(CodeDivision, "division by zero")
@@ -148,7 +149,7 @@ func (r *run) rangeOf(low, high, step Value) *Array {
 	if x != y && (s == 0 || math.Abs(y-x) < s || math.IsNaN(s)) {
 		r.fail(CodeArguments, "range: the step must not exceed the range")
 	}
-	n := math.Floor(math.Abs(y-x)/s + 1e-9)
+	n := math.Floor(math.Abs(y-x)/s+1) - 1
 	if math.IsNaN(n) || n*arrayElementBytes > float64(r.limits.ValueBytes) {
 		r.fail(CodeLimitMemory, "range is too large")
 	}
@@ -257,3 +258,26 @@ func bitwiseText(op operator, x, y string) string {
 	}
 	return string(b)
 }
+
+// powFloat is C's pow: math.Pow is off in the last digits for large whole exponents, so those are computed exactly and
+// rounded once.
+func powFloat(x, y float64) float64 {
+	n := int(math.Abs(math.Min(math.Max(y, -4096), 4096)))
+	if y != math.Trunc(y) || math.Abs(y) > 2048 || n < 2 || x == 0 || math.IsNaN(x) || math.IsInf(x, 0) {
+		return math.Pow(x, y)
+	}
+	product, base := big.NewFloat(1).SetPrec(powPrecision), big.NewFloat(x).SetPrec(powPrecision)
+	for ; n > 0; n >>= 1 {
+		if n&1 == 1 {
+			product.Mul(product, base)
+		}
+		base.Mul(base, base)
+	}
+	if y < 0 {
+		product.Quo(big.NewFloat(1).SetPrec(powPrecision), product)
+	}
+	f, _ := product.Float64() // ±Inf when it is out of range, as in C
+	return f
+}
+
+const powPrecision = 256

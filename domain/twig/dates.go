@@ -486,7 +486,7 @@ func (i *interval) format(layout string) string {
 		}
 		switch c := layout[n]; c {
 		case 'Y':
-			b = appendPadded(b, i.y, 4)
+			b = appendPadded(b, i.y, 2)
 		case 'y':
 			b = strconv.AppendInt(b, int64(i.y), 10)
 		case 'M':

@@ -1,5 +1,7 @@
 package twig
 
+import "math"
+
 // filter is a filter of the language. fn gets the input first, then one value per parameter, absent for those left
 // out; it must neither keep nor change the slice.
 type filter struct {
@@ -119,7 +121,10 @@ func filterAbs(r *run, a []Value) Value {
 		r.fail(CodeType, `"abs" needs a number, got %s`, quoteShort(s))
 	}
 	n := r.number(a[0], "abs")
-	if truthy(r.compare(n, int64(0)) < 0) {
+	if f, ok := n.(float64); ok {
+		return math.Abs(f)
+	}
+	if i, ok := n.(int64); ok && i < 0 {
 		return r.negate(n)
 	}
 	return n

@@ -106,26 +106,6 @@ func filterReduce(r *run, a []Value) Value {
 	return carry
 }
 
-func filterSort(r *run, a []Value) Value {
-	list := r.sequence(a[0], "sort")
-	arrow := opt(a, 1, nil)
-	order := make([]int, list.Len())
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortStableFunc(order, func(i, j int) int {
-		if arrow != nil {
-			return int(max(min(toInt(r.invoke(arrow, list.vals[i], list.vals[j])), 1), -1))
-		}
-		return min(r.compare(list.vals[i], list.vals[j]), 1)
-	})
-	result := r.array(list.Len())
-	for _, i := range order {
-		result.set(list.key(i), list.vals[i])
-	}
-	return result
-}
-
 func filterMerge(r *run, a []Value) Value {
 	result := r.array(0)
 	for i := range a {

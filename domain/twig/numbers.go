@@ -289,6 +289,9 @@ func (d *directive) float(f float64) string {
 	if precision < 0 {
 		precision = 6
 	}
+	if f == 0 && d.verb != 'g' && d.verb != 'G' {
+		f = 0 // PHP drops the sign of -0
+	}
 	precision = min(precision, 53)
 	var s string
 	switch d.verb {
