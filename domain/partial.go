@@ -2,6 +2,7 @@ package domain
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -45,7 +46,7 @@ func (p PartialChanged) Stream() string { return PartialStream(p.Name) }
 // Keys has the state that the event sets.
 func (p PartialChanged) Keys() Keys { return Keys{State: "present"} }
 
-// Validate reports what is wrong with the payload. Its template is compiled with those that name it, see Partials.Touched.
+// Validate reports what is wrong with the payload. Its template is compiled with those that name it, see Partials.Change.
 func (p PartialChanged) Validate() error {
 	switch {
 	case !handlePattern.MatchString(strings.ReplaceAll(p.Name, "/", ".")):
@@ -134,25 +135,71 @@ func templateError(pointer, prefix string, err error) error {
 	return &TemplateError{Pointer: pointer, Line: te.Line, Column: te.Column, Message: message}
 }
 
-// Touched says which of these targets name a partial, themselves or through another, by handle; and which of them no
-// longer compile with the partials as they are here, and why.
-func (p Partials) Touched(name string, targets []Target) (touched []string, broken map[string]error) {
-	broken = map[string]error{}
+// ErrBreaksTargets is a change that targets do not survive.
+var ErrBreaksTargets = errors.New("targets would not compile any more")
+
+// BreaksError is a change of a partial after which targets that compile now would not any more.
+type BreaksError struct {
+	Targets map[string]error // what would be wrong with each, by handle
+}
+
+func (e *BreaksError) Error() string {
+	handle := slices.Sorted(maps.Keys(e.Targets))[0]
+	return fmt.Sprintf("target %s would not compile any more: %s; change the target first", handle, e.Targets[handle])
+}
+
+// Unwrap gives ErrBreaksTargets.
+func (e *BreaksError) Unwrap() error { return ErrBreaksTargets }
+
+// Change checks a PartialChanged or PartialDeleted against the targets there are, and says which of them it touches:
+// those that name the partial, themselves or through another, by handle. Errors: *InvalidError, *TemplateError,
+// *BreaksError.
+func (p Partials) Change(change Payload, targets []Target) (touched []string, err error) {
+	if err := change.Validate(); err != nil {
+		return nil, err
+	}
+	var name string
+	after := p
+	switch c := change.(type) {
+	case PartialChanged:
+		name, after = c.Name, p.With(c.Name, c.Source)
+		if err := after.Check(name); err != nil {
+			return nil, err
+		}
+	case PartialDeleted:
+		name, after = c.Name, p.Without(c.Name)
+	}
+	broken := map[string]error{}
 	for _, t := range targets {
-		c, err := CompileTarget(t, p)
-		if err != nil {
-			if _, before := CompileTarget(t, p.With(name, "")); before == nil {
+		c, err := CompileTarget(t, after)
+		if err == nil {
+			if c.names(name) {
 				touched = append(touched, t.Handle)
-				broken[t.Handle] = err
 			}
 			continue
 		}
-		for _, tpl := range c.templates() {
-			if slices.Contains(tpl.PartialNames(), name) {
-				touched = append(touched, t.Handle)
-				break
-			}
+		if _, before := CompileTarget(t, p); before == nil { // what was broken before is not this change's fault
+			broken[t.Handle] = err
 		}
 	}
-	return touched, broken
+	if len(broken) > 0 {
+		return nil, &BreaksError{broken}
+	}
+	return touched, nil
+}
+
+// TouchedBy says which of these targets name a partial, themselves or through another, by handle.
+func (p Partials) TouchedBy(name string, targets []Target) []string {
+	touched := []string{}
+	for _, t := range targets {
+		if c, err := CompileTarget(t, p); err == nil && c.names(name) {
+			touched = append(touched, t.Handle)
+		}
+	}
+	return touched
+}
+
+// names reports whether one of the target's templates names a partial, itself or through another.
+func (c *CompiledTarget) names(partial string) bool {
+	return slices.ContainsFunc(c.templates(), func(t *twig.Template) bool { return slices.Contains(t.PartialNames(), partial) })
 }

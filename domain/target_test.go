@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -211,16 +212,23 @@ func TestPartials(t *testing.T) {
 	if _, err := domain.CompileTarget(list[0], domain.Partials{}); !errors.Is(err, domain.ErrMalformed) {
 		t.Errorf("CompileTarget = %v for a partial that is not there, want ErrMalformed", err)
 	}
-	touched, broken := partials.With("person", `{"name": "{{ profile.first_name|upper }}"}`).Touched("person", list)
-	if len(touched) != 2 || len(broken) != 0 {
-		t.Errorf("Touched = %v, %v, want the two that name it, one of them through another", touched, broken)
+	touched, err := partials.Change(domain.PartialChanged{Name: "person", Source: `{"name": "{{ profile.first_name|upper }}"}`}, list)
+	if err != nil || !slices.Equal(touched, []string{"direct", "through-another"}) {
+		t.Errorf("Change = %v, %v, want the two that name it, one of them through another", touched, err)
 	}
-	_, broken = partials.With("person", `{{ x|`).Touched("person", list)
-	if len(broken) != 2 {
-		t.Errorf("broken = %v, want both that name it", broken)
+	if got := partials.TouchedBy("person", list); !slices.Equal(got, touched) {
+		t.Errorf("TouchedBy = %v, want %v", got, touched)
 	}
-	if err := partials.With("person", `{{ x|`).Check("person"); !errors.Is(err, domain.ErrMalformed) {
-		t.Errorf("Check = %v, want ErrMalformed", err)
+	var breaks *domain.BreaksError
+	if _, err = partials.Change(domain.PartialDeleted{Name: "person"}, list); !errors.As(err, &breaks) || len(breaks.Targets) != 2 || breaks.Targets["direct"] == nil {
+		t.Errorf("Change = %v, want an error that names both targets", err)
+	}
+	broken := append(list, uses("broken-before", `{% include 'nobody' %}`))
+	if touched, err := partials.Change(domain.PartialDeleted{Name: "money"}, broken); err != nil || len(touched) != 0 {
+		t.Errorf("Change = %v, %v for a partial that nobody names, beside a target that was broken before", touched, err)
+	}
+	if _, err := partials.Change(domain.PartialChanged{Name: "person", Source: `{{ x|`}, list); !errors.Is(err, domain.ErrMalformed) {
+		t.Errorf("Change = %v for a template that is none, want ErrMalformed", err)
 	}
 	c, err := domain.CompileTarget(list[1], partials)
 	if err != nil {

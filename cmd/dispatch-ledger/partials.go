@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -27,7 +25,7 @@ func newPartials(s *settings) *cobra.Command {
 				return err
 			}
 			return s.with(cmd.Context(), func(ctx context.Context, st *store) error {
-				return st.changePartial(ctx, domain.PartialChanged{Name: args[0], Source: string(source), Reason: reason})
+				return st.changePartial(ctx, args[0], domain.PartialChanged{Name: args[0], Source: string(source), Reason: reason})
 			})
 		},
 	}
@@ -35,7 +33,7 @@ func newPartials(s *settings) *cobra.Command {
 		Use: "delete NAME", Short: "Withdraw a partial that no target names", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return s.with(cmd.Context(), func(ctx context.Context, st *store) error {
-				return st.changePartial(ctx, domain.PartialDeleted{Name: args[0], Reason: reason})
+				return st.changePartial(ctx, args[0], domain.PartialDeleted{Name: args[0], Reason: reason})
 			})
 		},
 	}
@@ -92,46 +90,28 @@ func (st *store) partials(ctx context.Context) (domain.Partials, error) {
 }
 
 // changePartial records a change of a partial, unless a target that compiles now would not any more.
-func (st *store) changePartial(ctx context.Context, change domain.Payload) error {
-	if err := change.Validate(); err != nil {
+func (st *store) changePartial(ctx context.Context, name string, change domain.Payload) error {
+	partials, err := st.partials(ctx)
+	if err != nil {
+		return err
+	}
+	configs, err := targets.Configs(ctx, st.db)
+	if err != nil {
+		return err
+	}
+	touched, err := partials.Change(change, configs)
+	if err != nil {
 		return err
 	}
 	list, err := targets.ListPartials(ctx, st.db)
 	if err != nil {
 		return err
 	}
-	partials, err := st.partials(ctx)
-	if err != nil {
-		return err
-	}
-	var name string
-	switch c := change.(type) {
-	case domain.PartialChanged:
-		name, partials = c.Name, partials.With(c.Name, c.Source)
-		if err := partials.Check(name); err != nil {
-			return err
-		}
-	case domain.PartialDeleted:
-		name, partials = c.Name, partials.Without(c.Name)
-	}
 	var version int64
 	for _, p := range list {
 		if p.Name == name {
 			version = p.Version
 		}
-	}
-	all, err := targets.List(ctx, st.db, "", 100_000)
-	if err != nil {
-		return err
-	}
-	configs := make([]domain.Target, len(all))
-	for i, t := range all {
-		configs[i] = t.Target
-	}
-	touched, broken := partials.Touched(name, configs)
-	if len(broken) > 0 {
-		handle := slices.Sorted(maps.Keys(broken))[0]
-		return fmt.Errorf("target %s would not compile any more: %w; change the target first", handle, broken[handle])
 	}
 	at, err := st.record(ctx, change, &version)
 	if errors.Is(err, schema.ErrConflict) {

@@ -71,6 +71,12 @@ var access = map[string]rule{
 	"enable-target":        only(operator),
 	"preview-target":       only(operator),
 
+	"list-partials":         only(operator, compliance, analyst),
+	"get-partial":           only(operator, compliance, analyst),
+	"list-partial-versions": only(operator, compliance, analyst),
+	"put-partial":           only(operator),
+	"delete-partial":        only(operator),
+
 	"get-consent":         only(operator, compliance, privacy),
 	"put-consent":         only(operator, privacy),
 	"get-consent-history": only(operator, compliance, privacy),

@@ -113,6 +113,7 @@ func newAPI(c Config) (*api, error) {
 	a.eventRoutes()
 	a.proofRoutes()
 	a.targetRoutes()
+	a.partialRoutes()
 	a.consentRoutes()
 	a.deliveryRoutes()
 	a.deliveryActionRoutes()

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -57,6 +59,8 @@ var problems = []kind{
 	{err: errBadCursor, status: http.StatusUnprocessableEntity, name: "invalid", title: "The request is not valid", next: "Pass the value of next as it was, with the same filters; start again without a cursor.", detail: true},
 
 	{err: errNotRenderable, status: http.StatusUnprocessableEntity, name: "not-renderable", title: "The target cannot be rendered with this context", next: "Correct the template or the context; a firing like this would be rejected."},
+
+	{err: domain.ErrBreaksTargets, status: http.StatusConflict, name: "breaks-targets", title: "Targets would not compile any more", next: "Change the targets that errors names first; nothing was recorded."},
 
 	{err: intake.ErrNotJSON, status: http.StatusBadRequest, name: "malformed", title: "The body is not JSON", next: "Send one JSON value in UTF-8.", detail: true},
 	{err: intake.ErrMediaType, status: http.StatusUnsupportedMediaType, name: "unsupported-media-type", title: "Unsupported media type", next: "Send CloudEvents 1.0 in JSON.", detail: true},
@@ -177,7 +181,18 @@ func fields(err error) []ProblemField {
 	var template *domain.TemplateError
 	var rendering *domain.RenderError
 	var invalid *domain.InvalidError
+	var breaks *domain.BreaksError
 	switch {
+	case errors.As(err, &breaks):
+		var out []ProblemField
+		for _, handle := range slices.Sorted(maps.Keys(breaks.Targets)) {
+			field := ProblemField{Detail: "target " + handle + ": " + breaks.Targets[handle].Error()}
+			if errors.As(breaks.Targets[handle], &template) {
+				field.Line, field.Column = template.Line, template.Column
+			}
+			out = append(out, field)
+		}
+		return out
 	case errors.As(err, &refused):
 		out := make([]ProblemField, len(refused.Refusals))
 		for i, r := range refused.Refusals {

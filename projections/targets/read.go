@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/lib/pq"
@@ -101,6 +102,19 @@ func each(ctx context.Context, q schema.Querier, add func(Target), query string,
 	return rows.Err()
 }
 
+// Configs gives what every target that is not withdrawn says, by handle, to see what a change of a partial would do to them.
+func Configs(ctx context.Context, q schema.Querier) ([]domain.Target, error) {
+	list, err := List(ctx, q, "", math.MaxInt32)
+	if err != nil {
+		return nil, err
+	}
+	configs := make([]domain.Target, len(list))
+	for i, t := range list {
+		configs[i] = t.Target
+	}
+	return configs, nil
+}
+
 // Partial is a partial as it is now.
 type Partial struct {
 	Name      string    `json:"name"`
@@ -141,6 +155,36 @@ func Partials(ctx context.Context, q schema.Querier) (domain.Partials, error) {
 		}
 	}
 	return p, err
+}
+
+// PartialsNow is Partials with what was recorded since: a change that was just answered is in it, which the projection
+// would show some milliseconds later.
+func PartialsNow(ctx context.Context, db *sql.DB) (domain.Partials, error) {
+	var cursor int64
+	if err := db.QueryRowContext(ctx, `SELECT position FROM subscriptions WHERE name = $1`, Definition.SubscriptionName()).Scan(&cursor); err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return domain.Partials{}, fmt.Errorf("partials: %w", err)
+	}
+	partials, err := Partials(ctx, db)
+	if err != nil {
+		return partials, err
+	}
+	for r, err := range schema.Events(ctx, db, schema.Filter{After: cursor, Types: []string{"partial.changed", "partial.deleted"}}) {
+		if err != nil {
+			return partials, err
+		}
+		payload, err := domain.Decode(r.Type, r.Data, nil)
+		if err != nil {
+			return partials, fmt.Errorf("event %d: %w", r.Position, err)
+		}
+		switch p := payload.(type) {
+		case domain.PartialChanged:
+			partials = partials.With(p.Name, p.Source)
+		case domain.PartialDeleted:
+			partials = partials.Without(p.Name)
+		}
+		partials.Position = max(partials.Position, r.Position)
+	}
+	return partials, nil
 }
 
 // PartialsPosition is that of the last change of any partial, to tell whether what is known of them still holds.
