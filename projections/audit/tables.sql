@@ -29,4 +29,3 @@ CREATE TABLE consent_changes (
     actor       text        NOT NULL,
     PRIMARY KEY (position, kind)
 );
-CREATE INDEX consent_changes_kind ON consent_changes (kind, position);

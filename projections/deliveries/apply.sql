@@ -1,23 +1,22 @@
--- name: a firing answered
+-- name: a firing answered, and counted with its quarter of an hour
 -- on: delivery.planned, delivery.withheld, delivery.rejected
-INSERT INTO deliveries (delivery_id, position, firing_id, firing_position, reaction, trigger, cause, target, target_version, platform,
-                        profile_id, outcome, reason, detail, consent, unresolved, body_sha256, max_attempts, planned_at, finished_at,
-                        next_attempt_at, attempts, changed)
-SELECT e.delivery_id, e.position, d.firing_id, d.firing_position, d.reaction, d.trigger, d.cause, e.target, d.target_version, d.platform,
-       e.subject, e.state, d.reason, d.detail, d.consent, d.unresolved, d.body_sha256, d.max_attempts, e.recorded_at,
-       CASE WHEN e.type <> 'delivery.planned' THEN e.recorded_at END,
-       CASE WHEN e.type = 'delivery.planned' THEN coalesce(d.due_at, e.recorded_at) END, 0, e.position
-FROM slice e, json_to_record(e.data) AS d (firing_id uuid, firing_position bigint, reaction text, trigger text, cause text,
-       target_version bigint, platform text, reason text, detail text, consent json, unresolved json, body_sha256 text, max_attempts int, attempt int, due_at timestamptz)
-WHERE e.type IN ('delivery.planned', 'delivery.withheld', 'delivery.rejected') AND d.attempt IS NULL;
-
--- name: counted with its quarter of an hour
--- on: delivery.planned, delivery.withheld, delivery.rejected
+WITH answered AS (
+    INSERT INTO deliveries (delivery_id, position, firing_id, firing_position, reaction, trigger, cause, target, target_version, platform,
+                            profile_id, outcome, reason, detail, consent, unresolved, body_sha256, max_attempts, planned_at, finished_at,
+                            next_attempt_at, attempts, changed)
+    SELECT e.delivery_id, e.position, d.firing_id, d.firing_position, d.reaction, d.trigger, d.cause, e.target, d.target_version, d.platform,
+           e.subject, e.state, d.reason, d.detail, d.consent, d.unresolved, d.body_sha256, d.max_attempts, e.recorded_at,
+           CASE WHEN e.type <> 'delivery.planned' THEN e.recorded_at END,
+           CASE WHEN e.type = 'delivery.planned' THEN coalesce(d.due_at, e.recorded_at) END, 0, e.position
+    FROM slice e, json_to_record(e.data) AS d (firing_id uuid, firing_position bigint, reaction text, trigger text, cause text,
+           target_version bigint, platform text, reason text, detail text, consent json, unresolved json, body_sha256 text, max_attempts int, attempt int, due_at timestamptz)
+    WHERE e.type IN ('delivery.planned', 'delivery.withheld', 'delivery.rejected') AND d.attempt IS NULL
+    RETURNING planned_at, reaction, target, target_version, platform, outcome
+)
 INSERT INTO tallies AS t (bucket, reaction, target, target_version, platform, pending, retrying, succeeded, failed, withheld, rejected, cancelled, expired)
-SELECT date_bin('15 minutes', e.recorded_at, '2000-01-01Z'), d.reaction, e.target, coalesce(d.target_version, 0), coalesce(d.platform, ''),
-       count(*) FILTER (WHERE e.state = 'pending'), 0, 0, 0, count(*) FILTER (WHERE e.state = 'withheld'), count(*) FILTER (WHERE e.state = 'rejected'), 0, 0
-FROM slice e, json_to_record(e.data) AS d (reaction text, target_version bigint, platform text, attempt int)
-WHERE e.type IN ('delivery.planned', 'delivery.withheld', 'delivery.rejected') AND d.attempt IS NULL
+SELECT date_bin('15 minutes', a.planned_at, '2000-01-01Z'), a.reaction, a.target, coalesce(a.target_version, 0), coalesce(a.platform, ''),
+       count(*) FILTER (WHERE a.outcome = 'pending'), 0, 0, 0, count(*) FILTER (WHERE a.outcome = 'withheld'), count(*) FILTER (WHERE a.outcome = 'rejected'), 0, 0
+FROM answered a
 GROUP BY 1, 2, 3, 4, 5
 ON CONFLICT (bucket, reaction, target, target_version, platform) DO UPDATE SET
     pending = t.pending + excluded.pending, withheld = t.withheld + excluded.withheld, rejected = t.rejected + excluded.rejected;
@@ -56,7 +55,7 @@ SELECT e.delivery_id, e.position, e.state, d.attempt,
                    WHEN 'delivery.deferred' THEN 'it was due in quiet hours' ELSE d.reason END,
        d.due_at, e.actor, e.recorded_at
 FROM slice e, json_to_record(e.data) AS d (attempt int, reason text, detail text, due_at timestamptz)
-WHERE e.type IN ('delivery.cancelled', 'delivery.expired', 'delivery.requeued', 'delivery.deferred') OR e.type = 'delivery.withheld' AND d.attempt IS NOT NULL;
+WHERE e.type IN ('delivery.withheld', 'delivery.cancelled', 'delivery.expired', 'delivery.requeued', 'delivery.deferred') AND (e.type <> 'delivery.withheld' OR d.attempt IS NOT NULL);
 
 -- name: what became of it
 -- on: delivery.attempted, delivery.attempt_lost, delivery.withheld, delivery.cancelled, delivery.expired, delivery.requeued, delivery.deferred
@@ -93,9 +92,6 @@ WITH settled AS (
              (f.outcome = 'succeeded') DESC, (f.outcome NOT IN ('retrying', 'pending')) DESC,
              CASE WHEN f.outcome IN ('retrying', 'pending') THEN -f.position ELSE f.position END
 )
-, before AS (
-    SELECT t.delivery_id, t.outcome FROM deliveries t JOIN settled s ON s.delivery_id = t.delivery_id
-)
 , updated AS (
     UPDATE deliveries AS t SET
         outcome = s.outcome, reason = s.reason, detail = s.detail, next_attempt_at = s.next_attempt_at, finished_at = s.finished_at,
@@ -115,7 +111,7 @@ FROM (
            count(*) FILTER (WHERE u.outcome = 'withheld') - count(*) FILTER (WHERE b.outcome = 'withheld') AS withheld,
            count(*) FILTER (WHERE u.outcome = 'cancelled') - count(*) FILTER (WHERE b.outcome = 'cancelled') AS cancelled,
            count(*) FILTER (WHERE u.outcome = 'expired') - count(*) FILTER (WHERE b.outcome = 'expired') AS expired
-    FROM updated u JOIN before b ON b.delivery_id = u.delivery_id
+    FROM updated u JOIN deliveries b ON b.delivery_id = u.delivery_id -- as it was before
     WHERE u.outcome <> b.outcome
     GROUP BY 1, 2, 3, 4, 5
 ) m

@@ -8,7 +8,7 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
 )
 
-//go:embed tables.sql apply.sql
+//go:embed tables.sql indexes.sql apply.sql
 var files embed.FS
 
 // Definition is the audit trail: a row for each delivery and one for each attempt.

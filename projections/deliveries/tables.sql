@@ -27,14 +27,6 @@ CREATE TABLE deliveries (
     changed         bigint           NOT NULL   -- position of the last event that changed this row
 );
 -- A list is read newest first by one of these, an outcome at a time, and merged: so each serves with and without outcomes.
-CREATE INDEX deliveries_position ON deliveries (position);
-CREATE INDEX deliveries_outcome ON deliveries (outcome, position);
-CREATE INDEX deliveries_target ON deliveries (target, outcome, position);
-CREATE INDEX deliveries_reaction ON deliveries (reaction, outcome, position);
-CREATE INDEX deliveries_platform ON deliveries (platform, outcome, position);
-CREATE INDEX deliveries_profile ON deliveries (profile_id, position) WHERE profile_id IS NOT NULL;
-CREATE INDEX deliveries_against ON deliveries (position) WHERE against IS NOT NULL;
-CREATE INDEX deliveries_reason ON deliveries (reason, position) WHERE outcome IN ('withheld', 'rejected');
 
 -- How many deliveries were planned in each quarter of an hour, by what they are now. A row is made with its first delivery.
 CREATE TABLE tallies (
@@ -53,8 +45,6 @@ CREATE TABLE tallies (
     expired        bigint           NOT NULL,
     PRIMARY KEY (bucket, reaction, target, target_version, platform)
 );
-CREATE INDEX tallies_target ON tallies (target, target_version, bucket);
-CREATE INDEX tallies_reaction ON tallies (reaction, bucket);
 
 -- How attempts were answered in each quarter of an hour, and how long they took.
 CREATE TABLE answers (
@@ -91,7 +81,6 @@ CREATE TABLE attempts (
     recorded_at     timestamptz      NOT NULL,
     PRIMARY KEY (delivery_id, attempt, position)
 );
-CREATE INDEX attempts_unknown ON attempts (position) WHERE verdict IN ('lost', 'timeout');
 
 -- What else happened to a delivery after it was planned.
 CREATE TABLE turns (

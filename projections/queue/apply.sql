@@ -35,12 +35,16 @@ WHERE q.delivery_id = s.delivery_id AND q.attempt < s.attempt;
 
 -- name: done with
 -- on: delivery.attempted, delivery.attempt_lost, delivery.withheld, delivery.cancelled, delivery.expired
-DELETE FROM queue AS q USING slice AS s
-WHERE q.delivery_id = s.delivery_id AND s.position > q.since
-  AND s.type IN ('delivery.attempted', 'delivery.attempt_lost', 'delivery.withheld', 'delivery.cancelled', 'delivery.expired')
-  AND s.state IN ('succeeded', 'failed', 'withheld', 'cancelled', 'expired')
-  -- what is still reported of an attempt before it was put back ends it only by a success
-  AND (q.base = 0 OR s.state IN ('succeeded', 'cancelled') OR (s.data->>'attempt')::int > q.base);
+-- Each event finds its row by the key. As a plain join it would be planned by what the queue held at some time, which is
+-- often nothing, and then read the whole slice once for each row.
+DELETE FROM queue WHERE ctid = ANY (ARRAY(
+    SELECT q.ctid
+    FROM slice AS s CROSS JOIN LATERAL (SELECT q.ctid, q.since, q.base FROM queue AS q WHERE q.delivery_id = s.delivery_id OFFSET 0) q
+    WHERE s.type IN ('delivery.attempted', 'delivery.attempt_lost', 'delivery.withheld', 'delivery.cancelled', 'delivery.expired')
+      AND s.state IN ('succeeded', 'failed', 'withheld', 'cancelled', 'expired') AND s.position > q.since
+      -- what is still reported of an attempt before it was put back ends it only by a success
+      AND (q.base = 0 OR s.state IN ('succeeded', 'cancelled') OR (s.data->>'attempt')::int > q.base)
+));
 
 -- name: left alone, or not any more
 -- on: target.paused, target.resumed

@@ -7,7 +7,7 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
 )
 
-//go:embed tables.sql apply.sql
+//go:embed tables.sql indexes.sql apply.sql
 var files embed.FS
 
 // Definition is what is still to be sent.

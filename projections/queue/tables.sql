@@ -12,9 +12,6 @@ CREATE TABLE queue (
     planned     bigint           NOT NULL,  -- position of the delivery.planned event, which holds the request
     since       bigint           NOT NULL   -- position of the event that put it here
 );
-CREATE INDEX queue_due ON queue (target, priority, due_at);
-CREATE INDEX queue_order ON queue (target, profile_id, planned) WHERE profile_id IS NOT NULL;
-CREATE INDEX queue_expires ON queue (expires_at) WHERE expires_at IS NOT NULL;
 
 -- Targets that are left alone, and those that were: the last word on each.
 CREATE TABLE pauses (
