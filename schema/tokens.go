@@ -135,6 +135,11 @@ type TokenRequest struct {
 // base64. A request without name, creator or known role, or with an expiry in the past, is [ErrInvalidToken]; a name
 // that a live token has is [ErrTokenExists].
 func (t *Tokens) Create(ctx context.Context, request TokenRequest) (token string, info Token, err error) {
+	return t.CreateIn(ctx, t.db, request)
+}
+
+// CreateIn is Create in the caller's transaction.
+func (t *Tokens) CreateIn(ctx context.Context, q Querier, request TokenRequest) (token string, info Token, err error) {
 	now := t.clock().UTC()
 	switch {
 	case strings.TrimSpace(request.Name) == "":
@@ -149,7 +154,7 @@ func (t *Tokens) Create(ctx context.Context, request TokenRequest) (token string
 	if token, err = newToken(); err != nil {
 		return "", Token{}, fmt.Errorf("create token: %w", unavailable(err))
 	}
-	row := t.db.QueryRowContext(ctx, `
+	row := q.QueryRowContext(ctx, `
 INSERT INTO api_tokens (hash, name, role, created_at, created_by, expires_at) VALUES ($1, $2, $3, $4, $5, $6)
 RETURNING `+publicColumns, hashToken(token), request.Name, request.Role, now, request.CreatedBy, request.ExpiresAt)
 	info, err = scanToken(row)
@@ -269,20 +274,28 @@ func (t *Tokens) Authenticate(ctx context.Context, presented string) (Token, err
 
 // Revoke ends the life of the token with the given name. A name that no live token has is [ErrUnknownToken].
 func (t *Tokens) Revoke(ctx context.Context, name, by string) error {
+	done, err := t.RevokeIn(ctx, t.db, name, by)
+	if err == nil {
+		done()
+	}
+	return err
+}
+
+// RevokeIn is Revoke in the caller's transaction. Once that is committed, done has this process refuse the token at once.
+func (t *Tokens) RevokeIn(ctx context.Context, q Querier, name, by string) (done func(), err error) {
 	if by == "" {
-		return fmt.Errorf("%w: it is not said who revokes it", ErrInvalidToken)
+		return nil, fmt.Errorf("%w: it is not said who revokes it", ErrInvalidToken)
 	}
 	var hash []byte
-	err := t.db.QueryRowContext(ctx, `UPDATE api_tokens SET revoked_at = $2, revoked_by = $3 WHERE name = $1 AND revoked_at IS NULL RETURNING hash`,
+	err = q.QueryRowContext(ctx, `UPDATE api_tokens SET revoked_at = $2, revoked_by = $3 WHERE name = $1 AND revoked_at IS NULL RETURNING hash`,
 		name, t.clock().UTC(), by).Scan(&hash)
 	if errors.Is(err, sql.ErrNoRows) {
-		return fmt.Errorf("%w: no live token is named %s", ErrUnknownToken, name)
+		return nil, fmt.Errorf("%w: no live token is named %s", ErrUnknownToken, name)
 	}
 	if err != nil {
-		return fmt.Errorf("revoke token %s: %w", name, unavailable(err))
+		return nil, fmt.Errorf("revoke token %s: %w", name, unavailable(err))
 	}
-	t.revoked.Store(tokenHash(hash), struct{}{})
-	return nil
+	return func() { t.revoked.Store(tokenHash(hash), struct{}{}) }, nil
 }
 
 // List returns all tokens, revoked ones included, oldest first.

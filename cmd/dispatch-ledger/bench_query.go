@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -55,8 +56,7 @@ FROM (SELECT i, $3::timestamptz + i * interval '1 millisecond' AS at, md5('d' ||
              CASE WHEN i % 20 = 3 THEN 'withheld' WHEN i % 100 = 4 THEN 'rejected' WHEN i % 40 = 5 THEN 'failed' ELSE 'succeeded' END AS o,
              CASE WHEN i % 10000 = 45 THEN 'timeout' WHEN i % 40 = 5 THEN 'permanent' ELSE 'accepted' END AS v,
              CASE WHEN i % 20 = 3 THEN CASE WHEN i < 5000 THEN 'erased' ELSE 'consent' END WHEN i % 100 = 4 THEN 'unresolved' END AS reason,
-             json_build_object('decision', CASE WHEN i % 5000 = 7 THEN 'flagged' ELSE 'allowed' END, 'reason', CASE WHEN i % 5000 = 7 THEN 'opted_out' ELSE 'opted_in' END,
-                 'channel', 'email', 'purpose', 'promo', 'status', 'opted_in', 'as_of', 2 * i - 1) AS consent,
+             '{"decision":"' || CASE WHEN i % 5000 = 7 THEN 'flagged","reason":"opted_out' ELSE 'allowed","reason":"opted_in' END || '","channel":"email","purpose":"promo","status":"opted_in","as_of":' || 2 * i - 1 || '}' AS consent,
              encode(sha256(i::text::bytea), 'hex') AS body
       FROM generate_series($1::bigint, $2::bigint) i) x`
 
@@ -68,14 +68,14 @@ SELECT 2 * i - 1 + k, md5(k || 'e' || i)::uuid,
        CASE WHEN k = 1 THEN 'delivery.attempted' WHEN reason IS NOT NULL THEN 'delivery.' || o ELSE 'delivery.planned' END,
        'delivery-' || d, k + 1, p, CASE WHEN k = 1 OR reason IS NOT NULL THEN o ELSE 'pending' END, t, d,
        at, CASE WHEN k = 1 THEN 'dispatcher' ELSE 'planner' END, '/bench', f,
-       CASE WHEN k = 1 THEN json_build_object('delivery_id', d, 'target', t, 'profile_id', p, 'attempt', 1, 'started_at', at,
-                'duration_ms', 3 + i % 400, 'status', CASE WHEN o = 'succeeded' THEN 202 ELSE 500 END, 'verdict', v, 'outcome', o, 'address', '198.51.100.7:443', 'worker', 'bench/1')
-            ELSE json_build_object('delivery_id', d, 'firing_id', f, 'firing_position', 2 * i - 1, 'reaction', r, 'trigger', 'reward.created', 'cause', 'reaction', 'target', t,
-                'target_version', version, 'platform', platform, 'profile_id', p, 'consent', consent, 'reason', reason, 'body_sha256', body, 'body_bytes', 512, 'max_attempts', 8) END,
+       CASE WHEN k = 1 THEN '{"delivery_id":"' || d || '","target":"' || t || '","profile_id":"' || p || '","attempt":1,"started_at":"' || to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+                || '","duration_ms":' || 3 + i % 400 || ',"status":' || CASE WHEN o = 'succeeded' THEN 202 ELSE 500 END || ',"verdict":"' || v || '","outcome":"' || o || '","address":"198.51.100.7:443","worker":"bench/1"}'
+            ELSE '{"delivery_id":"' || d || '","firing_id":"' || f || '","firing_position":' || 2 * i - 1 || ',"reaction":"' || r || '","trigger":"reward.created","cause":"reaction","target":"' || t
+                || '","target_version":' || version || ',"platform":"' || platform || '","profile_id":"' || p || '","consent":' || consent || ',"reason":"' || coalesce(reason, '') || '","body_sha256":"' || body || '","body_bytes":512,"max_attempts":8}' END::json,
        sha256((2 * i + k)::text::bytea)` + benchSource + `, generate_series(0, 1) k WHERE k = 0 OR reason IS NULL ORDER BY 1`,
 	`INSERT INTO deliveries (delivery_id, position, firing_id, firing_position, reaction, trigger, cause, target, target_version, platform, profile_id, outcome, reason,
        consent, body_sha256, max_attempts, planned_at, finished_at, attempts, against, changed)
-SELECT d, 2 * i - 1, f, 2 * i - 1, r, 'reward.created', 'reaction', t, version, platform, p, o, coalesce(reason, v), consent, body, 8, at, at,
+SELECT d, 2 * i - 1, f, 2 * i - 1, r, 'reward.created', 'reaction', t, version, platform, p, o, coalesce(reason, v), consent::json, body, 8, at, at,
        CASE WHEN reason IS NULL THEN 1 ELSE 0 END, CASE WHEN i % 5000 = 7 THEN 'opted_out' END, 2 * i` + benchSource,
 	`INSERT INTO attempts (delivery_id, attempt, position, started_at, duration_ms, status, verdict, outcome, address, worker, probe, recorded_at)
 SELECT d, 1, 2 * i, at, 3 + i % 400, CASE WHEN o = 'succeeded' THEN 202 ELSE 500 END, v, o, '198.51.100.7:443', 'bench/1', false, at` + benchSource + ` WHERE reason IS NULL`,
@@ -230,9 +230,20 @@ func (st *store) fillForQueries(ctx context.Context, n int) error {
 	if _, err := owner.ExecContext(ctx, `SELECT ensure_partitions($1)`, 2*n+200); err != nil {
 		return err
 	}
-	indexes, err := withoutIndexes(ctx, owner, st.settings.name+"_deliveries")
-	if err != nil {
-		return err
+	var indexes []string
+	for _, of := range []string{st.settings.name + "_deliveries", st.settings.name} {
+		again, err := withoutIndexes(ctx, owner, of)
+		if err != nil {
+			return err
+		}
+		indexes = append(indexes, again...)
+	}
+	if st.private { // what is made up may be lost
+		for _, s := range []string{`ALTER SYSTEM SET fsync = off`, `ALTER SYSTEM SET full_page_writes = off`, `ALTER SYSTEM SET max_wal_size = '8GB'`, `SELECT pg_reload_conf()`} {
+			if _, err := owner.ExecContext(ctx, s); err != nil {
+				return err
+			}
+		}
 	}
 	const batch = 100_000
 	for from := 1; from <= n; from += batch {
@@ -280,7 +291,9 @@ func (st *store) fillForQueries(ctx context.Context, n int) error {
 // withoutIndexes drops a schema's indexes other than those of keys, and gives the statements that make them again.
 func withoutIndexes(ctx context.Context, db *sql.DB, name string) (again []string, err error) {
 	rows, err := db.QueryContext(ctx, `SELECT i.indexname, i.indexdef FROM pg_indexes i WHERE i.schemaname = $1
-		AND NOT EXISTS (SELECT FROM pg_constraint c WHERE c.conname = i.indexname AND c.connamespace = $1::regnamespace)`, name)
+		AND NOT EXISTS (SELECT FROM pg_constraint c WHERE c.conname = i.indexname AND c.connamespace = $1::regnamespace)
+		AND NOT EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = format('%I.%I', i.schemaname, i.indexname)::regclass)
+		AND (i.schemaname LIKE '%\_deliveries' OR i.tablename LIKE 'events%')`, name)
 	if err != nil {
 		return nil, err
 	}
@@ -291,7 +304,7 @@ func withoutIndexes(ctx context.Context, db *sql.DB, name string) (again []strin
 		if err := rows.Scan(&index, &definition); err != nil {
 			return nil, err
 		}
-		again, drop = append(again, definition), append(drop, "DROP INDEX "+pq.QuoteIdentifier(name)+"."+pq.QuoteIdentifier(index))
+		again, drop = append(again, strings.Replace(definition, " ON ONLY ", " ON ", 1)), append(drop, "DROP INDEX "+pq.QuoteIdentifier(name)+"."+pq.QuoteIdentifier(index))
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err

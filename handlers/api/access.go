@@ -101,6 +101,12 @@ var access = map[string]rule{
 	"audit-unknown-outcomes": only(operator, compliance, privacy, analyst),
 	"audit-consent-changes":  only(operator, compliance, privacy),
 
+	"list-tokens":  only(compliance), // who has access is for audit; giving it is for admin
+	"create-token": only(),
+	"revoke-token": only(),
+	"list-secrets": only(operator, compliance),
+	"put-secret":   only(operator),
+
 	"list-projections":   only(operator, compliance, analyst),
 	"rebuild-projection": only(operator, analyst), // it changes nothing that the ledger says
 	"resume-reader":      only(operator),

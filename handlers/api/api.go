@@ -28,6 +28,7 @@ type Config struct {
 	Vault  *schema.Vault  // tells who was erased, and hashes addresses
 	DB     *sql.DB        // reads; the projections' schemas are on its search path
 	Auth   Authenticator  // knows the tokens; *schema.Tokens
+	Tokens *schema.Tokens // gives them out and revokes them; Auth by default
 
 	// Projections are those that may be rebuilt; nil has none.
 	Projections *projections.Engine
@@ -62,6 +63,7 @@ type api struct {
 	bodies  *semaphore.Weighted // of Inflight
 	errs    []error             // mistakes in the registration, told by New
 	served  map[string]string   // pattern by operation, for the tests
+	calls   map[string]any      // handler by operation, for Operation.Call
 }
 
 // New gives the handler of the API. It fails on a mistake in the configuration or in the tables of this package.
@@ -76,6 +78,12 @@ func New(c Config) (http.Handler, error) {
 func newAPI(c Config) (*api, error) {
 	if c.Ledger == nil || c.Vault == nil || c.DB == nil || c.Auth == nil {
 		return nil, errors.New("the fields Ledger, Vault, DB and Auth are required")
+	}
+	if tokens, ok := c.Auth.(*schema.Tokens); ok && c.Tokens == nil {
+		c.Tokens = tokens
+	}
+	if c.Tokens == nil {
+		return nil, errors.New("the field Tokens is required beside an Auth that is not *schema.Tokens")
 	}
 	c.Limits = c.Limits.WithDefaults()
 	if c.Inflight <= 0 {
@@ -98,7 +106,7 @@ func newAPI(c Config) (*api, error) {
 		c.Version = "dev"
 	}
 	a := &api{
-		Config: c, mux: http.NewServeMux(), served: map[string]string{},
+		Config: c, mux: http.NewServeMux(), served: map[string]string{}, calls: map[string]any{},
 		bodies: semaphore.NewWeighted(c.Inflight),
 		intake: &intake.Service{Ledger: c.Ledger, Vault: c.Vault, Clock: c.Clock},
 	}
@@ -119,6 +127,7 @@ func newAPI(c Config) (*api, error) {
 	a.deliveryActionRoutes()
 	a.queueRoutes()
 	a.auditRoutes()
+	a.administrationRoutes()
 	a.projectionRoutes()
 	a.healthRoutes()
 	a.handle("metrics", "/metrics", promhttp.HandlerFor(c.Registry, promhttp.HandlerOpts{}))
@@ -154,6 +163,7 @@ func register[I, O any](a *api, op huma.Operation, handle func(context.Context, 
 		op.Middlewares = append(huma.Middlewares{a.authenticate(r)}, op.Middlewares...)
 	}
 	a.served[op.OperationID] = op.Method + " " + op.Path
+	a.calls[op.OperationID] = handle
 	if op.RequestBody != nil {
 		// The operation reads its body itself. Huma would check it against the description, and replace that by its
 		// own for a raw body.

@@ -20,6 +20,7 @@ func describe(version string) huma.Config {
 		{Name: "Consent", Description: "What people agreed to."},
 		{Name: "Deliveries", Description: "What was sent to whom, what became of it, and why something was not sent."},
 		{Name: "Audit", Description: "Questions that compliance asks of all of it."},
+		{Name: "Administration", Description: "Who and what may be used: each act of it is an event."},
 		{Name: "Operation", Description: "How the service does."},
 	}
 	c.OpenAPIPath, c.DocsPath, c.SchemasPath = "", "", "" // served by docsRoutes, without a foreign script

@@ -1,0 +1,181 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/schema"
+)
+
+func (a *api) administrationRoutes() {
+	tags := []string{"Administration"}
+	register(a, huma.Operation{
+		OperationID: "list-tokens", Method: http.MethodGet, Path: "/v1/tokens", Tags: tags,
+		Summary: "Whom access was given to", Description: "Revoked and expired ones included, oldest first; never the tokens themselves.",
+	}, a.listTokens)
+	register(a, huma.Operation{
+		OperationID: "create-token", Method: http.MethodPost, Path: "/v1/tokens", Tags: tags,
+		Summary: "Give somebody access", Description: "The token is in the answer, this once: the ledger keeps a hash.", DefaultStatus: http.StatusCreated,
+		Errors: []int{http.StatusBadRequest, http.StatusConflict, http.StatusUnprocessableEntity},
+	}, a.createToken)
+	register(a, huma.Operation{
+		OperationID: "revoke-token", Method: http.MethodPost, Path: "/v1/tokens/{name}/revoke", Tags: tags,
+		Summary: "End an access", Description: "Sessions that were opened with the token end with it.", DefaultStatus: http.StatusNoContent, Errors: []int{http.StatusNotFound},
+	}, a.revokeToken)
+	register(a, huma.Operation{
+		OperationID: "list-secrets", Method: http.MethodGet, Path: "/v1/secrets", Tags: tags,
+		Summary: "The named secrets that targets refer to", Description: "Names and fingerprints, never values.",
+	}, a.listSecrets)
+	register(a, huma.Operation{
+		OperationID: "put-secret", Method: http.MethodPut, Path: "/v1/secrets/{name}", Tags: tags,
+		Summary: "Set or rotate a secret", Description: "Nothing gives the value back.", DefaultStatus: http.StatusNoContent,
+		Errors: []int{http.StatusBadRequest, http.StatusUnprocessableEntity},
+	}, a.putSecret)
+}
+
+type listTokensInput struct{ Paging }
+
+type listTokensOutput struct{ Body Page[schema.Token] }
+
+func (a *api) listTokens(ctx context.Context, in *listTokensInput) (*listTokensOutput, error) {
+	after, err := positionCursor("tokens", in.Cursor)
+	if err != nil {
+		return nil, err
+	}
+	all, err := a.Tokens.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	items := []schema.Token{}
+	for _, t := range all {
+		if t.ID > after {
+			items = append(items, t)
+		}
+	}
+	items = items[:min(len(items), in.Limit+1)]
+	return &listTokensOutput{Body: pageOf("tokens", items, in.Limit, func(t schema.Token) string { return strconv.FormatInt(t.ID, 10) })}, nil
+}
+
+type createTokenInput struct {
+	Body struct {
+		Name      string      `json:"name" minLength:"1" maxLength:"200" doc:"Whom it is for; stands as the actor in events."`
+		Role      schema.Role `json:"role" enum:"emitter,operator,compliance,privacy,analyst,admin"`
+		ExpiresAt *time.Time  `json:"expires_at,omitempty" doc:"Absent: until it is revoked."`
+	}
+}
+
+// CreatedToken is a new token.
+type CreatedToken struct {
+	schema.Token
+	Secret string `json:"token" doc:"What goes into the Authorization header. It is shown this once."`
+}
+
+type createTokenOutput struct{ Body CreatedToken }
+
+func (a *api) createToken(ctx context.Context, in *createTokenInput) (out *createTokenOutput, err error) {
+	out = &createTokenOutput{}
+	err = a.act(ctx, func(tx *sql.Tx) (domain.Payload, error) {
+		out.Body.Secret, out.Body.Token, err = a.Tokens.CreateIn(ctx, tx, schema.TokenRequest{
+			Name: in.Body.Name, Role: in.Body.Role, CreatedBy: PrincipalOf(ctx).Name, ExpiresAt: in.Body.ExpiresAt,
+		})
+		return domain.TokenCreated{Name: in.Body.Name, Role: string(in.Body.Role)}, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+type revokeTokenInput struct {
+	Name string `path:"name" maxLength:"200"`
+}
+
+func (a *api) revokeToken(ctx context.Context, in *revokeTokenInput) (*struct{}, error) {
+	var done func()
+	err := a.act(ctx, func(tx *sql.Tx) (_ domain.Payload, err error) {
+		done, err = a.Tokens.RevokeIn(ctx, tx, in.Name, PrincipalOf(ctx).Name)
+		if errors.Is(err, schema.ErrUnknownToken) {
+			err = fmt.Errorf("token: %w", schema.ErrNotFound)
+		}
+		return domain.TokenRevoked{Name: in.Name}, err
+	})
+	if err == nil {
+		done()
+	}
+	return nil, err
+}
+
+type listSecretsInput struct{ Paging }
+
+type listSecretsOutput struct{ Body Page[schema.SecretInfo] }
+
+func (a *api) listSecrets(ctx context.Context, in *listSecretsInput) (*listSecretsOutput, error) {
+	after, err := decodeCursor("secrets", in.Cursor)
+	if err != nil {
+		return nil, err
+	}
+	all, err := a.Vault.Secrets(ctx)
+	if err != nil {
+		return nil, err
+	}
+	items := []schema.SecretInfo{}
+	for _, s := range all {
+		if s.Name > after {
+			items = append(items, s)
+		}
+	}
+	slices.SortFunc(items, func(x, y schema.SecretInfo) int { return cmp.Compare(x.Name, y.Name) })
+	items = items[:min(len(items), in.Limit+1)]
+	return &listSecretsOutput{Body: pageOf("secrets", items, in.Limit, func(s schema.SecretInfo) string { return s.Name })}, nil
+}
+
+type putSecretInput struct {
+	Name string `path:"name" maxLength:"128"`
+	Body struct {
+		Value string `json:"value" minLength:"1" maxLength:"65536" doc:"It is sealed, used when a request leaves, and shown to nobody."`
+	}
+}
+
+func (a *api) putSecret(ctx context.Context, in *putSecretInput) (*struct{}, error) {
+	err := a.act(ctx, func(tx *sql.Tx) (domain.Payload, error) {
+		secret, err := a.Vault.SetSecret(ctx, tx, in.Name, in.Body.Value, PrincipalOf(ctx).Name)
+		return domain.SecretChanged{Name: in.Name, Fingerprint: secret.Fingerprint}, err
+	})
+	if err == nil {
+		a.Vault.ForgetSecret(in.Name)
+	}
+	return nil, err
+}
+
+// act does something administrative and records it, in one transaction: neither is there without the other.
+func (a *api) act(ctx context.Context, do func(*sql.Tx) (domain.Payload, error)) error {
+	tx, err := a.DB.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	payload, err := do(tx)
+	if err != nil {
+		return err
+	}
+	event, _, err := domain.New(uuid.New(), payload)
+	if err != nil {
+		return err
+	}
+	event.Actor, event.Source, event.OccurredAt = PrincipalOf(ctx).Name, source, a.Clock()
+	if _, err := a.Ledger.AppendTx(ctx, tx, event); err != nil {
+		return err
+	}
+	return tx.Commit()
+}

@@ -1,0 +1,111 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/dispatch-ledger/dispatch-ledger/schema"
+)
+
+// Service is the API's operations, for programs over HTTP and for the console, which calls them as they are.
+type Service struct{ a *api }
+
+// Open makes the service. It fails on a mistake in the configuration or in the tables of this package.
+func Open(c Config) (*Service, error) {
+	a, err := newAPI(c)
+	if err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
+	return &Service{a: a}, nil
+}
+
+// Handler serves the API over HTTP, and the fallback on the paths that are not the API's. Nil: they are not found.
+func (s *Service) Handler(fallback http.Handler) http.Handler {
+	if fallback != nil {
+		s.a.Fallback = fallback
+	}
+	return s.a.handler()
+}
+
+// May reports whether a role may use an operation.
+func May(role schema.Role, operation string) bool {
+	r, ok := access[operation]
+	return ok && r.allows(role)
+}
+
+// Roles names the roles that may use an operation, for people.
+func Roles(operation string) string { return access[operation].names() }
+
+// Problem gives the answer to an error, as programs get it, and logs what only the operator may know.
+func (s *Service) Problem(ctx context.Context, err error) *Problem { return s.a.problem(ctx, err) }
+
+// Admit authenticates a token as the API does: with the same lockout, for any role.
+func (s *Service) Admit(ctx context.Context, token, remoteAddr string) (Principal, error) {
+	who, err := s.a.doorman.admit(ctx, "Bearer "+token, remoteAddr, only(schema.Roles...))
+	if errors.Is(err, errUnauthenticated) || errors.Is(err, errLocked) {
+		s.a.metrics.refused.Inc()
+	}
+	return who, err
+}
+
+// Operation is one of the API's, to be called from Go. What the API's description says of parameters, such as the bounds of
+// limit, is the caller's to keep.
+type Operation[I, O any] struct{ ID string }
+
+// In gives the operation's parameters, to be filled in.
+func (o Operation[I, O]) In() *I { return new(I) }
+
+// May reports whether a role may use the operation.
+func (o Operation[I, O]) May(role schema.Role) bool { return May(role, o.ID) }
+
+// Call runs the operation in somebody's name, under the rule that holds for it over HTTP. An error is a [*Problem].
+func (o Operation[I, O]) Call(ctx context.Context, s *Service, who Principal, in *I) (*O, error) {
+	handle, ok := s.a.calls[o.ID].(func(context.Context, *I) (*O, error))
+	if !ok {
+		return nil, s.a.problem(ctx, fmt.Errorf("%w: operation %s is not registered with these types", errInternal, o.ID))
+	}
+	if r := access[o.ID]; !r.allows(who.Role) {
+		return nil, s.a.problem(ctx, fmt.Errorf("%w: it is %s, and this takes %s", errForbidden, who.Role, r.names()))
+	}
+	out, err := handle(context.WithValue(ctx, principalKey{}, who), in)
+	if err != nil {
+		return nil, s.a.problem(ctx, err)
+	}
+	return out, nil
+}
+
+// The operations that the console calls.
+var (
+	ListDeliveries      = Operation[listDeliveriesInput, listDeliveriesOutput]{"list-deliveries"}
+	GetDelivery         = Operation[getDeliveryInput, getDeliveryOutput]{"get-delivery"}
+	RetryDelivery       = Operation[retryDeliveryInput, retryDeliveryOutput]{"retry-delivery"}
+	CancelDelivery      = Operation[cancelDeliveryInput, struct{}]{"cancel-delivery"}
+	ReplayDeliveries    = Operation[replayInput, replayOutput]{"replay-deliveries"}
+	ListEvents          = Operation[listEventsInput, listEventsOutput]{"list-events"}
+	GetEvent            = Operation[getEventInput, getEventOutput]{"get-event"}
+	GetProof            = Operation[getEventInput, textOutput]{"get-proof"}
+	ListTargets         = Operation[listTargetsInput, listTargetsOutput]{"list-targets"}
+	GetTarget           = Operation[TargetInput, targetOutput]{"get-target"}
+	PutTarget           = Operation[putTargetInput, targetOutput]{"put-target"}
+	DeleteTarget        = Operation[deleteTargetInput, struct{}]{"delete-target"}
+	DisableTarget       = Operation[switchTargetInput, targetOutput]{"disable-target"}
+	EnableTarget        = Operation[switchTargetInput, targetOutput]{"enable-target"}
+	ListTargetVersions  = Operation[listTargetVersionsInput, listTargetsOutput]{"list-target-versions"}
+	PreviewTarget       = Operation[previewTargetInput, previewTargetOutput]{"preview-target"}
+	GetConsent          = Operation[getConsentInput, getConsentOutput]{"get-consent"}
+	GetConsentHistory   = Operation[getConsentHistoryInput, getConsentHistoryOutput]{"get-consent-history"}
+	PutConsent          = Operation[putConsentInput, putConsentOutput]{"put-consent"}
+	AuditOutcomes       = Operation[auditOutcomesInput, auditOutcomesOutput]{"audit-outcomes"}
+	AuditUnknown        = Operation[auditUnknownInput, auditUnknownOutput]{"audit-unknown-outcomes"}
+	AuditConsentChanges = Operation[auditConsentInput, auditConsentOutput]{"audit-consent-changes"}
+	ListProjections     = Operation[struct{ Paging }, listProjectionsOutput]{"list-projections"}
+	RebuildProjection   = Operation[readerInput, struct{}]{"rebuild-projection"}
+	ResumeReader        = Operation[readerInput, struct{}]{"resume-reader"}
+	ListTokens          = Operation[listTokensInput, listTokensOutput]{"list-tokens"}
+	CreateToken         = Operation[createTokenInput, createTokenOutput]{"create-token"}
+	RevokeToken         = Operation[revokeTokenInput, struct{}]{"revoke-token"}
+	ListSecrets         = Operation[listSecretsInput, listSecretsOutput]{"list-secrets"}
+	PutSecret           = Operation[putSecretInput, struct{}]{"put-secret"}
+)
