@@ -88,7 +88,8 @@ func (p Partials) Without(name string) Partials {
 	return Partials{Position: p.Position, Sources: sources}
 }
 
-func (p Partials) options(o twig.Options) twig.Options {
+// Options gives the options with which a template finds the partials.
+func (p Partials) Options(o twig.Options) twig.Options {
 	o.Partials = func(name string) (string, bool) {
 		source, ok := p.Sources[name]
 		return source, ok
@@ -105,7 +106,7 @@ func (p Partials) Check(name string) error {
 
 // compile compiles a template, and the partials that it names, themselves or through another.
 func (p Partials) compile(pointer, source string, o twig.Options) (*twig.Template, error) {
-	t, err := twig.Compile(source, p.options(o))
+	t, err := twig.Compile(source, p.Options(o))
 	if err != nil {
 		return nil, templateError(pointer, "", err)
 	}
@@ -113,7 +114,7 @@ func (p Partials) compile(pointer, source string, o twig.Options) (*twig.Templat
 		partial, ok := p.Sources[name]
 		switch {
 		case ok:
-			if _, err := twig.Compile(partial, p.options(twig.Options{Name: name, Mode: twig.ModeText, Functions: o.Functions})); err != nil {
+			if _, err := twig.Compile(partial, p.Options(twig.Options{Name: name, Mode: twig.ModeText, Functions: o.Functions})); err != nil {
 				return nil, templateError(pointer, "partial "+name+": ", err)
 			}
 		case !strings.Contains(source, "ignore missing"):

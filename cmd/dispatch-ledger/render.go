@@ -18,6 +18,7 @@ import (
 func newRender(s *settings) *cobra.Command {
 	var template, context, contentType string
 	var strict, ndjson bool
+	var partialFlags []string
 	cmd := &cobra.Command{
 		Use:   "render --template FILE --context FILE",
 		Short: "What a target's body becomes, without sending it; --ndjson answers a stream of requests",
@@ -41,7 +42,11 @@ func newRender(s *settings) *cobra.Command {
 			if strings.Contains(contentType, "json") {
 				mode = twig.ModeJSON
 			}
-			t, err := twig.Compile(string(source), twig.Options{Name: template, Mode: mode})
+			partials, err := s.partialFiles(partialFlags)
+			if err != nil {
+				return err
+			}
+			t, err := twig.Compile(string(source), partials.Options(twig.Options{Name: template, Mode: mode}))
 			if err != nil {
 				return err
 			}
@@ -63,14 +68,34 @@ func newRender(s *settings) *cobra.Command {
 	cmd.Flags().StringVar(&template, "template", "", "file with the Twig template; - reads standard input")
 	cmd.Flags().StringVar(&context, "context", "", "file with the JSON context; - reads standard input")
 	cmd.Flags().StringVar(&contentType, "content-type", "application/json", "of the body: JSON types are escaped for the place they stand in, others are plain Twig")
+	cmd.Flags().StringArrayVar(&partialFlags, "partial", nil, partialUsage)
 	cmd.Flags().BoolVar(&strict, "strict", false, "a variable that the context lacks is an error")
 	cmd.Flags().BoolVar(&ndjson, "ndjson", false, "read requests from standard input, one JSON object a line, and answer each in order")
 	return cmd
 }
 
+const partialUsage = "a partial that templates name, as NAME=FILE (repeatable)"
+
+// partialFiles reads partials from files that are given as NAME=FILE.
+func (s *settings) partialFiles(given []string) (domain.Partials, error) {
+	partials := domain.Partials{Sources: map[string]string{}}
+	for _, g := range given {
+		name, file, ok := strings.Cut(g, "=")
+		if !ok || name == "" {
+			return partials, usagef("--partial %q is not NAME=FILE", g)
+		}
+		source, err := readFile(s.env.stdin, file)
+		if err != nil {
+			return partials, err
+		}
+		partials.Sources[name] = string(source)
+	}
+	return partials, nil
+}
+
 func newLint(s *settings) *cobra.Command {
 	var sample string
-	var variables []string
+	var variables, partialFlags []string
 	cmd := &cobra.Command{
 		Use:   "lint FILE…",
 		Short: "Check target files without sending: syntax, JSON on many contexts, unresolved names, dangerous fields; exit code 3 on errors",
@@ -86,6 +111,10 @@ func newLint(s *settings) *cobra.Command {
 					return fmt.Errorf("%s: %w", sample, err)
 				}
 			}
+			partials, err := s.partialFiles(partialFlags)
+			if err != nil {
+				return err
+			}
 			t := table{columns: []string{"file", "where", "severity", "rule", "message"}}
 			failed := false
 			for _, file := range args {
@@ -93,7 +122,7 @@ func newLint(s *settings) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				for _, f := range lintTarget(content, context, variables) {
+				for _, f := range lintTarget(content, context, variables, partials) {
 					failed = failed || f.Severity == twig.SeverityError
 					message := f.Message
 					if f.Suggestion != "" {
@@ -118,13 +147,14 @@ func newLint(s *settings) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&sample, "context", "", "file with a sample context: paths that it lacks are reported")
+	cmd.Flags().StringArrayVar(&partialFlags, "partial", nil, partialUsage)
 	cmd.Flags().StringSliceVar(&variables, "variable", nil, "name of a constant that the service gives to templates (repeatable)")
 	return cmd
 }
 
 // lintTarget checks a target file: the file itself, then the templates of its body or form. Without a sample context it
 // takes the file's own.
-func lintTarget(content []byte, sample *twig.Context, variables []string) []twig.Finding {
+func lintTarget(content []byte, sample *twig.Context, variables []string, partials domain.Partials) []twig.Finding {
 	target, err := domain.ParseTargetFile(content)
 	if err != nil {
 		return []twig.Finding{{Rule: "target", Severity: twig.SeverityError, Message: err.Error(), Template: "file"}}
@@ -148,7 +178,7 @@ func lintTarget(content []byte, sample *twig.Context, variables []string) []twig
 	var found []twig.Finding
 	for _, part := range slices.Sorted(maps.Keys(templates)) {
 		for _, f := range twig.Lint(templates[part], twig.LintOptions{
-			Options: domain.TemplateOptions(target.Target, part), Platform: target.Platform, URL: target.URL, Sample: sample,
+			Options: partials.Options(domain.TemplateOptions(target.Target, part)), Platform: target.Platform, URL: target.URL, Sample: sample,
 			Variables: append(target.VariableNames(), variables...), Now: time.Now,
 		}) {
 			if f.Template == "" {
@@ -158,7 +188,11 @@ func lintTarget(content []byte, sample *twig.Context, variables []string) []twig
 		}
 	}
 	findings = append(findings, found...)
-	if _, err := domain.CompileTarget(target.Target, domain.Partials{}); err != nil && len(found) == 0 {
+	compiled, err := domain.CompileTarget(target.Target, partials)
+	if err == nil {
+		err = compiled.CheckSample(variables)
+	}
+	if err != nil && !slices.ContainsFunc(found, func(f twig.Finding) bool { return f.Severity == twig.SeverityError }) {
 		findings = append(findings, twig.Finding{Rule: "target", Severity: twig.SeverityError, Message: err.Error(), Template: "file"})
 	}
 	return findings

@@ -116,7 +116,11 @@ func (st *store) applyTargets(ctx context.Context, files []string) error {
 		if changes[i], err = domain.ParseTargetFile(content); err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
-		if _, err := domain.CompileTarget(changes[i].Target, partials); err != nil {
+		compiled, err := domain.CompileTarget(changes[i].Target, partials)
+		if err == nil {
+			err = compiled.CheckSample(nil)
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
 	}

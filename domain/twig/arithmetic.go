@@ -158,6 +158,10 @@ func (r *run) rangeOf(low, high, step Value) *Array {
 	}
 	a := r.array(int(n) + 1)
 	for k := range int(n) + 1 {
+		if k == 0 {
+			a.add(x) // -0 stays
+			continue
+		}
 		a.add(x + float64(k)*s)
 	}
 	return a

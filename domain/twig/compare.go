@@ -111,6 +111,8 @@ func comparable(v, other Value) Value {
 		switch other.(type) {
 		case int64, float64:
 			return int64(1)
+		case *Array:
+			return v
 		}
 		return v.text
 	}
@@ -193,7 +195,13 @@ func (r *run) compare(a, b Value) int {
 			return 1
 		}
 	}
-	// arrays are greater than anything else, other objects greater still or uncomparable
+	// arrays are greater than anything else, objects greater still
+	if isObject(a) != isObject(b) {
+		if isObject(b) {
+			return -1
+		}
+		return 1
+	}
 	if _, ok := a.(*Array); ok {
 		return 1
 	}
@@ -206,7 +214,7 @@ func (r *run) compare(a, b Value) int {
 // isObject reports whether a value is an object in PHP that has no text.
 func isObject(v Value) bool {
 	switch v.(type) {
-	case *date, *interval, *closure:
+	case *date, *interval, *closure, *capture:
 		return true
 	}
 	return false

@@ -69,7 +69,7 @@ func filterTitle(r *run, a []Value) Value {
 			if inWord {
 				b.WriteString(lowerCase(string(c)))
 			} else {
-				b.WriteRune(unicode.ToTitle(c))
+				b.WriteString(titleCase(c))
 			}
 			inWord = true
 		default:
@@ -78,6 +78,14 @@ func filterTitle(r *run, a []Value) Value {
 		}
 	}
 	return r.str(b.String())
+}
+
+// titleCase is a letter's capital at the start of a word, which may be several: ŉ is ʼN.
+func titleCase(c rune) string {
+	if c < utf8.RuneSelf {
+		return string(unicode.ToTitle(c))
+	}
+	return cases.Title(language.Und).String(string(c))
 }
 
 func isCased(c rune) bool {

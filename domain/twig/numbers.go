@@ -240,7 +240,7 @@ func (d *directive) append(r *run, b []byte, v Value) []byte {
 			s = s[:d.precision]
 		}
 	case 'd':
-		s = strconv.FormatInt(toInt(v), 10)
+		s = strconv.FormatInt(bound(v), 10)
 		if d.plus && s[0] != '-' {
 			s = "+" + s
 		}

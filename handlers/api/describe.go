@@ -17,6 +17,7 @@ func describe(version string) huma.Config {
 	c.Tags = []*huma.Tag{
 		{Name: "Events", Description: "What happened: in as CloudEvents, out as the ledger holds it."},
 		{Name: "Targets", Description: "Where things are sent, and what."},
+		{Name: "Partials", Description: "Pieces that templates share."},
 		{Name: "Consent", Description: "What people agreed to."},
 		{Name: "Deliveries", Description: "What was sent to whom, what became of it, and why something was not sent."},
 		{Name: "Audit", Description: "Questions that compliance asks of all of it."},
