@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/api"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/tracing"
 )
 
 // serveFlags are the flags of commands that run the service.
@@ -28,6 +30,9 @@ type serveFlags struct {
 	environment    string
 	concurrency    int
 	leaseGrace     time.Duration
+	drain          time.Duration
+	otlpEndpoint   string
+	traceRatio     float64
 }
 
 func (f *serveFlags) addTo(flags *pflag.FlagSet) {
@@ -39,10 +44,13 @@ func (f *serveFlags) addTo(flags *pflag.FlagSet) {
 	flags.StringVar(&f.environment, "environment", "", "which of the environments that targets have constants for this is, such as production")
 	flags.IntVar(&f.concurrency, "concurrency", 256, "requests in flight in this process, over all targets")
 	flags.DurationVar(&f.leaseGrace, "lease-grace", 5*time.Second, "how much longer than its timeout an attempt may take before it counts as lost")
+	flags.DurationVar(&f.drain, "drain", 30*time.Second, "how long requests in flight may take to end when the process is asked to stop; what is not claimed yet stays queued")
+	flags.StringVar(&f.otlpEndpoint, "otlp-endpoint", "", "collector that OpenTelemetry spans go to, by OTLP over HTTP, such as http://localhost:4318; empty: none are made")
+	flags.Float64Var(&f.traceRatio, "trace-ratio", 1, "part of the firings that are traced, 0 to 1, each wholly")
 }
 
 func (f *serveFlags) workers() (workerOptions, error) {
-	o := workerOptions{variables: map[string]any{}, environment: f.environment, concurrency: f.concurrency, grace: f.leaseGrace}
+	o := workerOptions{variables: map[string]any{}, environment: f.environment, concurrency: f.concurrency, grace: f.leaseGrace, drain: f.drain}
 	for _, n := range f.allowNetworks {
 		p, err := netip.ParsePrefix(n)
 		if err != nil {
@@ -90,6 +98,19 @@ func (st *store) serve(ctx context.Context, f serveFlags, ready func(address str
 		fmt.Fprintf(st.settings.env.stdout, "The ledger is empty. Its first admin token, shown this once:\n\n    %s\n\n", token)
 	}
 
+	if f.otlpEndpoint != "" {
+		if o.tracer, err = tracing.Open(ctx, tracing.Config{Endpoint: f.otlpEndpoint, Ratio: f.traceRatio, Version: version(), Worker: workerName()}); err != nil {
+			return usageError{err}
+		}
+		defer func() {
+			closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+			defer cancel()
+			if err := o.tracer.Close(closing); err != nil {
+				st.log.WarnContext(ctx, "the last spans did not reach the collector", slog.Any("error", err))
+			}
+		}()
+	}
+
 	// Whichever part ends, for whatever reason, ends the others.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -112,7 +133,7 @@ func (st *store) serve(ctx context.Context, f serveFlags, ready func(address str
 	if slices.Contains(f.roles, "api") {
 		handler, err := api.New(api.Config{
 			Ledger: st.ledger, Vault: st.vault, DB: st.db, Auth: st.tokens, Variables: o.variables, Environment: o.environment, Projections: st.engine,
-			Registry: st.registry, Log: st.log, Clock: time.Now, Version: version(), Fallback: st.pages(),
+			Registry: st.registry, Log: st.log, Clock: time.Now, Version: version(), Tracer: o.tracer, Fallback: st.pages(),
 		})
 		if err != nil {
 			return err

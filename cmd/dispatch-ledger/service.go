@@ -17,6 +17,7 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/outbound"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/planner"
 	_ "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/all" // the platforms that targets may name
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/tracing"
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/queue"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
@@ -29,6 +30,8 @@ type workerOptions struct {
 	environment string         // selects among those that targets have
 	concurrency int
 	grace       time.Duration
+	drain       time.Duration
+	tracer      *tracing.Tracer // nil: no spans
 }
 
 // liveSlice is the largest slice of a live projection: short transactions, and still fast when catching up.
@@ -52,7 +55,7 @@ func (st *store) work(ctx context.Context, o workerOptions) error {
 	if err != nil {
 		return err
 	}
-	plan.Environment = o.environment
+	plan.Environment, plan.Tracer = o.environment, o.tracer
 	readers := append(st.engine.Live(liveSlice),
 		projections.Live{Subscription: plan.Subscription(), Handle: plan.Handle},
 		projections.Live{Subscription: schema.TreeSubscription, Handle: schema.GrowTree})
@@ -67,7 +70,7 @@ func (st *store) work(ctx context.Context, o workerOptions) error {
 	send, err := dispatcher.New(dispatcher.Config{
 		DB: st.db, Ledger: st.ledger, Vault: st.vault, Sender: outbound.New(outbound.NewClient(outbound.Options{Allowed: o.allowed}), time.Now), Now: time.Now, Log: st.log,
 		Worker: workerName(), Moved: func() <-chan struct{} { return topic.Moved(queue.Definition.SubscriptionName()) },
-		Concurrency: o.concurrency, Grace: o.grace, Registry: st.registry,
+		Concurrency: o.concurrency, Grace: o.grace, Drain: o.drain, Registry: st.registry, Tracer: o.tracer,
 	})
 	if err != nil {
 		return err

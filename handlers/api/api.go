@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/intake"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/tracing"
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
@@ -49,6 +50,7 @@ type Config struct {
 	Registry *prometheus.Registry // for /metrics; nil makes one
 	Log      *slog.Logger         // nil is discarded
 	Clock    func() time.Time     // nil is the system's
+	Tracer   *tracing.Tracer      // nil: no spans
 	Version  string               // of the program, for the API description
 }
 
@@ -108,7 +110,7 @@ func newAPI(c Config) (*api, error) {
 	a := &api{
 		Config: c, mux: http.NewServeMux(), served: map[string]string{}, calls: map[string]any{},
 		bodies: semaphore.NewWeighted(c.Inflight),
-		intake: &intake.Service{Ledger: c.Ledger, Vault: c.Vault, Clock: c.Clock},
+		intake: &intake.Service{Ledger: c.Ledger, Vault: c.Vault, Clock: c.Clock, Tracer: c.Tracer},
 	}
 	var err error
 	if a.doorman, err = newDoorman(c.Auth, c.Clock); err != nil {

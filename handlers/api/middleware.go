@@ -15,11 +15,13 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/tracing"
 )
 
 // handler is the API with all that happens to every request.
 func (a *api) handler() http.Handler {
-	return a.identify(http.HandlerFunc(a.observe))
+	return a.identify(tracing.Incoming(http.HandlerFunc(a.observe)))
 }
 
 // metrics of the API. Labels are routes, not paths, and classes of status, so that their number is bounded.

@@ -74,7 +74,7 @@ func (d *Dispatcher) deliver(ctx context.Context, j job) {
 	if decision.Position != planned.Consent.Position || decision.Decision != planned.Consent.Decision {
 		a.Consent = &decision
 	}
-	outcome, err := d.attempt(ctx, planned, t, j.Attempt)
+	outcome, err := d.attempt(ctx, j, planned, t)
 	switch {
 	case errors.Is(err, outbound.ErrReturned):
 		d.Log.DebugContext(ctx, "not sent; giving the claim back", slog.String("delivery", planned.DeliveryID.String()), slog.Any("error", err))
@@ -110,18 +110,6 @@ func (d *Dispatcher) deliver(ctx context.Context, j job) {
 	if v.Disable {
 		d.disable(ctx, planned.Target, v.Reason)
 	}
-}
-
-// attempt makes out the request of a planned delivery and has it sent.
-func (d *Dispatcher) attempt(ctx context.Context, planned domain.DeliveryPlanned, t targets.Target, attempt int) (outbound.Outcome, error) {
-	r, err := outbound.MakeOut(ctx, d.Vault, planned, t.Target, attempt)
-	if err != nil {
-		return outbound.Outcome{
-			Attempt: domain.DeliveryAttempted{StartedAt: d.Now().UTC().Truncate(time.Microsecond)},
-			Verdict: platforms.Verdict{Kind: domain.RetryLater, Reason: "not sent: " + err.Error()},
-		}, nil
-	}
-	return d.Sender.Send(ctx, r)
 }
 
 // next says what becomes of a delivery after a failure, and when it is tried again: by the target's rules, and no sooner

@@ -17,6 +17,7 @@ import (
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/outbound"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/tracing"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/queue"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/targets"
@@ -52,6 +53,7 @@ type Config struct {
 	// Grace is how much longer than its target's timeout an attempt's lease lasts. 5s by default.
 	Grace    time.Duration
 	Registry prometheus.Registerer // nil: no metrics
+	Tracer   *tracing.Tracer       // nil: no spans
 }
 
 // Dispatcher makes requests until its context ends.
@@ -110,6 +112,9 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	defer stop()
 	var sweeping sync.WaitGroup
 	sweeping.Go(func() { d.sweep(ctx) })
+	if d.Registry != nil {
+		sweeping.Go(func() { d.stand(ctx) })
+	}
 	claimer := queue.NewClaimer(d.DB)
 	d.claimUntil(ctx, working, claimer)
 	claimer.Close()

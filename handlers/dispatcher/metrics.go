@@ -13,6 +13,9 @@ type metrics struct {
 	expired  prometheus.Counter
 	pauses   *prometheus.CounterVec
 	lastSent prometheus.Gauge
+	queue    *prometheus.GaugeVec
+	paused   *prometheus.GaugeVec
+	silence  prometheus.Gauge
 }
 
 func newMetrics(l *lanes) metrics {
@@ -24,6 +27,9 @@ func newMetrics(l *lanes) metrics {
 		expired:  prometheus.NewCounter(prometheus.CounterOpts{Name: "ledger_deliveries_expired_total", Help: "Deliveries whose time passed before they were sent."}),
 		pauses:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ledger_target_pauses_total", Help: "Pauses of targets that this process recorded, by cause."}, []string{"cause"}),
 		lastSent: prometheus.NewGauge(prometheus.GaugeOpts{Name: "ledger_last_accepted_timestamp_seconds", Help: "When a platform last accepted something. With firings coming in, an old value is silence: alert on it."}),
+		queue:    prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "ledger_queue_deliveries", Help: "Deliveries still to be sent, over all processes: all that are queued, of those what is due, and what a pause holds."}, []string{"what"}),
+		paused:   prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "ledger_targets_paused", Help: "Targets that are paused, by cause."}, []string{"cause"}),
+		silence:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "ledger_silence_seconds", Help: "How long something has waited to go out without anything going out; 0 when nothing waits. Alert on it."}),
 	}
 }
 
@@ -31,7 +37,7 @@ func (m metrics) register(r prometheus.Registerer) error {
 	if r == nil {
 		return nil
 	}
-	for _, c := range []prometheus.Collector{m.attempts, m.seconds, m.inFlight, m.lost, m.expired, m.pauses, m.lastSent} {
+	for _, c := range []prometheus.Collector{m.attempts, m.seconds, m.inFlight, m.lost, m.expired, m.pauses, m.lastSent, m.queue, m.paused, m.silence} {
 		if err := r.Register(c); err != nil {
 			return err
 		}

@@ -8,8 +8,11 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/tracing"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
 
@@ -17,11 +20,12 @@ import (
 // the future would outlast every answer that the person gives until then.
 const AheadMax = 5 * time.Minute
 
-// Service accepts events. All fields are required; its methods are safe for concurrent use.
+// Service accepts events. All fields but the last are required; its methods are safe for concurrent use.
 type Service struct {
 	Ledger *schema.Ledger
 	Vault  *schema.Vault
 	Clock  func() time.Time
+	Tracer *tracing.Tracer // nil: no spans
 }
 
 // Accepted says where an event stands in the ledger.
@@ -50,6 +54,7 @@ func AcceptedTypes() []string {
 // schema.ErrUnavailable. Errors: *RefusedError around ErrInvalidEvent, ErrUnknownType, ErrInternalType,
 // schema.ErrIDReused or schema.ErrTooLarge; schema.ErrBusy; and any that is schema.Transient.
 func (s *Service) Accept(ctx context.Context, actor string, events []Event) ([]Accepted, error) {
+	began := s.Clock()
 	records := make([]domain.Event, len(events))
 	secrets := make([][]byte, len(events))
 	var bad refusals
@@ -67,11 +72,27 @@ func (s *Service) Accept(ctx context.Context, actor string, events []Event) ([]A
 	if err != nil {
 		return nil, refusedByLedger(err)
 	}
+	s.trace(ctx, began, records, appended)
 	accepted := make([]Accepted, len(events))
 	for i, at := range appended {
 		accepted[i] = Accepted{ID: events[i].ID, EventID: at.ID, Position: at.Position, Duplicate: at.Duplicate}
 	}
 	return accepted, nil
+}
+
+// trace begins the trace of each firing that was not there before.
+func (s *Service) trace(ctx context.Context, began time.Time, records []domain.Event, appended []schema.Appended) {
+	if !s.Tracer.On() {
+		return
+	}
+	for i, at := range appended {
+		if at.Duplicate || records[i].Type != "reaction.fired" {
+			continue
+		}
+		_, span := s.Tracer.Begin(ctx, tracing.Span{Name: "reaction.fired", Firing: at.ID, ID: tracing.Fired(at.ID), Kind: trace.SpanKindConsumer, Start: began},
+			attribute.String("dispatch.target", records[i].Target), attribute.String("cloudevents.event_source", records[i].Source), attribute.Int64("dispatch.position", at.Position))
+		span.End()
+	}
 }
 
 // record turns a CloudEvent into the ledger's event and the half of its payload that is to be sealed.

@@ -22,6 +22,7 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/domain/twig"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/tracing"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/contacts"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/targets"
@@ -41,6 +42,7 @@ type Planner struct {
 	Now       func() time.Time
 	Variables map[string]any // the service's constants that templates may name
 	Log       *slog.Logger
+	Tracer    *tracing.Tracer // nil: no spans
 
 	Environment string // selects among the constants that targets have by environment
 
