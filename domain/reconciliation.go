@@ -57,6 +57,7 @@ type ReconciliationCounts struct {
 	KnownThere  int64            `json:"known_there"`          // of those, how many a full read showed to be known there
 	Agreed      int64            `json:"agreed"`               // addresses on which both sides agree
 	Differences map[string]int64 `json:"differences"`          // new ones, by class
+	Planned     map[string]int64 `json:"planned,omitempty"`    // what is done about them: record, push, lift, ask
 	Open        int64            `json:"open"`                 // findings that wait for a person
 	Unconfirmed int64            `json:"unconfirmed"`          // opt-outs written there and not read back yet
 	Oldest      time.Time        `json:"oldest_unconfirmed,omitzero"`

@@ -75,6 +75,8 @@ type PushEntry struct {
 	DecidedAt time.Time `json:"decided_at"`          // when the person decided
 	Status    string    `json:"status,omitempty"`    // pushed: applied, unchanged, accepted, challenged, not_found, refused, failed, excluded, no_address
 	Native    string    `json:"native,omitempty"`    // pushed: the platform's own words; addresses in them are masked
+	Attempt   int       `json:"attempt,omitempty"`   // how often it was written there for this decision
+	OrderedAt time.Time `json:"ordered_at,omitzero"` // pushed: when it was ordered
 	PushedAt  time.Time `json:"pushed_at,omitzero"`  // confirmed: when the platform took it
 	Finding   uuid.UUID `json:"finding_id,omitzero"` // the finding whose resolution ordered it
 }

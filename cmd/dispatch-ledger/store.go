@@ -19,13 +19,14 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/projections/contacts"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/deliveries"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/queue"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/suppressions"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/targets"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 	"github.com/dispatch-ledger/dispatch-ledger/schema/local"
 )
 
 // builtIn are the projections that the service keeps.
-var builtIn = []projections.Definition{targets.Definition, consent.Definition, contacts.Definition, deliveries.Definition, queue.Definition, audit.Definition}
+var builtIn = []projections.Definition{targets.Definition, consent.Definition, contacts.Definition, deliveries.Definition, queue.Definition, audit.Definition, suppressions.Definition}
 
 // store is an open ledger, as every command needs it.
 type store struct {

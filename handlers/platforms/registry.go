@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // ErrUnknown says that no platform has the name.
@@ -21,7 +23,50 @@ type Platform struct {
 	Caps    Caps
 	Targets fs.FS   // ready-made target files, *.yaml at the top; nil: none
 	Import  Columns // how its own export names its columns
+
+	// Needs are what a connection is made with, beside its address.
+	Needs []Need
+	// Connect makes a client, which implements what the platform can do: [Source], [Sink] and so on. nil: there is none.
+	Connect func(Connection) (Describer, error)
+	// Receive makes what decodes the platform's webhooks. nil: it sends none.
+	Receive func(Connection) (Inbound, error)
 }
+
+// Need is one thing that a connection is made with.
+type Need struct {
+	Name     string // key, client_id, store, …
+	Secret   bool   // a credential: the policy names the secret that holds it
+	Optional bool
+	Doc      string // what it is and where it is found
+}
+
+// Connection is how one account of a platform is reached.
+type Connection struct {
+	HTTP     *http.Client
+	URL      string // of the API; empty: the platform's own
+	Secrets  map[string]Secret
+	Previous map[string]Secret // what a rotated secret was before, as long as it still counts
+	Settings map[string]string
+	Now      func() time.Time
+}
+
+// Check reports the first thing that a connection lacks. The error is [ErrConnection].
+func (p Platform) Check(c Connection) error {
+	for _, need := range p.Needs {
+		given := c.Settings[need.Name] != ""
+		where := "settings"
+		if need.Secret {
+			given, where = c.Secrets[need.Name] != "", "credentials"
+		}
+		if !given && !need.Optional {
+			return fmt.Errorf("%w: %s needs %s in its %s: %s", ErrConnection, p.Name, need.Name, where, need.Doc)
+		}
+	}
+	return nil
+}
+
+// ErrConnection says that a connection lacks something, or has it wrong.
+var ErrConnection = errors.New("the platform's connection is incomplete")
 
 // Template is a ready-made target file for one of a platform's integrations.
 type Template struct {

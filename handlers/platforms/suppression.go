@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"iter"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
@@ -240,9 +241,16 @@ type Caps struct {
 	ReadReasons  map[domain.Channel][]Reason // reasons its list can show, per channel; an absent channel cannot be read
 	SinceStep    time.Duration               // coarseness of "since": a day for some
 	SeesClears   bool                        // an incremental read shows lifted suppressions too
+	ShowsAll     bool                        // a full read shows those who are not suppressed too
+	RepeatsShow  bool                        // an opt-out of somebody who is opted out already shows with its own time
 	WriteMax     int                         // changes in one call
 	CarriesDate  bool                        // a write can state our opt-out date
 	NeedsScopeID map[domain.Channel]bool     // writing needs a list or group id
 	VerifyAfter  time.Duration               // reading back sooner than this proves nothing
 	Cannot       []string                    // what is missing, each a sentence for the operator
+}
+
+// Lists reports whether the platform's list of a channel shows opt-outs.
+func (c Caps) Lists(channel domain.Channel) bool {
+	return slices.Contains(c.ReadReasons[channel], Unsubscribed)
 }

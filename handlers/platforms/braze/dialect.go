@@ -28,7 +28,7 @@ func init() {
 	if err != nil {
 		panic(err) // the path is a constant
 	}
-	platforms.Register(platforms.Platform{Name: Name, Title: "Braze", Dialect: Dialect{}, Caps: caps, Import: columns, Targets: targets})
+	platforms.Register(platforms.Platform{Name: Name, Title: "Braze", Dialect: Dialect{}, Caps: caps, Import: columns, Targets: targets, Needs: needs, Connect: connect, Receive: receive})
 }
 
 // Instances are the hosts by instance.

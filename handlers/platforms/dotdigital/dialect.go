@@ -28,7 +28,7 @@ func init() {
 		panic(err) // the path is a constant
 	}
 	platforms.Register(platforms.Platform{
-		Name: Name, Title: "Dotdigital", Dialect: Dialect{}, Caps: caps, Import: columns, Targets: targets,
+		Name: Name, Title: "Dotdigital", Dialect: Dialect{}, Caps: caps, Import: columns, Targets: targets, Needs: needs, Connect: connect, Receive: receive,
 	})
 }
 
@@ -281,6 +281,7 @@ var caps = platforms.Caps{
 		domain.Email: {platforms.Unsubscribed, platforms.Complaint, platforms.HardBounce, platforms.SoftBounce, platforms.Blocked, platforms.Manual, platforms.InvalidAddress},
 		domain.SMS:   {platforms.Unsubscribed, platforms.HardBounce, platforms.Manual},
 	},
+	ShowsAll:    true,
 	SinceStep:   time.Second,
 	WriteMax:    500,
 	VerifyAfter: 30 * time.Second,

@@ -40,7 +40,7 @@ func init() {
 	if err != nil {
 		panic(err) // the path is a constant
 	}
-	platforms.Register(platforms.Platform{Name: Name, Title: "Klaviyo", Dialect: Dialect{}, Caps: caps, Import: columns, Targets: targets})
+	platforms.Register(platforms.Platform{Name: Name, Title: "Klaviyo", Dialect: Dialect{}, Caps: caps, Import: columns, Targets: targets, Needs: needs, Connect: connect, Receive: receive})
 }
 
 // Dialect is how Klaviyo takes a send: POST /api/events, /api/event-bulk-create-jobs, /api/profile-import.
@@ -401,6 +401,7 @@ var caps = platforms.Caps{
 		domain.Email: {platforms.Unsubscribed, platforms.Complaint, platforms.HardBounce, platforms.InvalidAddress, platforms.Manual},
 		domain.SMS:   {platforms.Unsubscribed},
 	},
+	ShowsAll:    true,
 	SinceStep:   time.Second,
 	WriteMax:    100,
 	VerifyAfter: 30 * time.Second,

@@ -29,7 +29,7 @@ func init() {
 	if err != nil {
 		panic(err) // the path is a constant
 	}
-	platforms.Register(platforms.Platform{Name: Name, Title: "Salesforce Marketing Cloud", Dialect: Dialect{}, Caps: caps, Import: columns, Targets: targets})
+	platforms.Register(platforms.Platform{Name: Name, Title: "Salesforce Marketing Cloud", Dialect: Dialect{}, Caps: caps, Import: columns, Targets: targets, Needs: needs, Connect: connect, Receive: receive})
 }
 
 // Limits of a send.
@@ -277,6 +277,7 @@ var caps = platforms.Caps{
 	ReadReasons: map[domain.Channel][]platforms.Reason{
 		domain.Email: {platforms.Unsubscribed, platforms.Complaint, platforms.HardBounce, platforms.SoftBounce, platforms.Held, platforms.Deleted},
 	},
+	ShowsAll:    true,
 	SinceStep:   time.Second,
 	SeesClears:  true,
 	WriteMax:    200,

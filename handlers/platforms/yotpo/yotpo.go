@@ -43,7 +43,7 @@ func init() {
 	if err != nil {
 		panic(err) // the path is a constant
 	}
-	platforms.Register(platforms.Platform{Name: Name, Title: "Yotpo SMS & Email (closed)", Dialect: Dialect{}, Caps: caps, Import: columns, Targets: targets})
+	platforms.Register(platforms.Platform{Name: Name, Title: "Yotpo SMS & Email (closed)", Dialect: Dialect{}, Caps: caps, Import: columns, Targets: targets, Needs: needs, Connect: connect, Receive: receive})
 }
 
 // Dialect is how Yotpo took a send: a customer event that starts a flow.

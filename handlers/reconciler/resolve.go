@@ -1,0 +1,263 @@
+package reconciler
+
+import (
+	"context"
+	"database/sql"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/suppressions"
+)
+
+// resolve records what was read, takes their opt-outs in, asks what a person has to decide, and queues what is to be written
+// there. Every event has an id that follows from what it is about: whoever repeats this adds nothing.
+func (s *Service) resolve(ctx context.Context, l *link, r *run) error {
+	for _, step := range []func(context.Context, *link, *run) error{s.recordNews, s.recordOptOuts, s.raise, s.recordConfirmed} {
+		if err := step(ctx, l, r); err != nil {
+			return err
+		}
+	}
+	return s.inTx(ctx, func(tx *sql.Tx) error {
+		if err := suppressions.Queue(ctx, tx, r.id, s.Now().UTC()); err != nil {
+			return err
+		}
+		return s.enter(ctx, tx, r, phasePush)
+	})
+}
+
+func (r *run) via() string {
+	if r.mode == ImportFile {
+		return domain.ViaImport
+	}
+	return domain.ViaList
+}
+
+// recordNews records what the list says that it did not say before, many addresses to an event.
+func (s *Service) recordNews(ctx context.Context, _ *link, r *run) error {
+	var batch []item
+	var group suppressions.News // what the entries at hand have in common
+	var entries []domain.SuppressionEntry
+	n := 0
+	flush := func(all bool) error {
+		if len(entries) > 0 {
+			n++
+			scope := scopeOf(group.Scope)
+			var p domain.Payload = domain.SuppressionSeen{Platform: r.platform, Channel: group.Channel, Scope: scope, Run: r.id, Via: r.via(), SeenAt: r.readUntil, Entries: entries}
+			if group.Lifted {
+				p = domain.SuppressionLifted{Platform: r.platform, Channel: group.Channel, Scope: scope, Run: r.id, Via: r.via(), SeenAt: r.readUntil, Entries: entries}
+			}
+			batch = append(batch, item{named(r.id, "news", r.readbacks, n), r.id, p})
+			entries = nil
+		}
+		if len(batch) < 16 && !all {
+			return nil
+		}
+		defer func() { batch = batch[:0] }()
+		return s.record(ctx, r.actor, r.readUntil, batch)
+	}
+	for news, err := range suppressions.NewsOf(ctx, s.DB, r.id) {
+		if err != nil {
+			return err
+		}
+		if len(entries) == domain.MaxSuppressionEntries || len(entries) > 0 && (news.Channel != group.Channel || news.Scope != group.Scope || news.Lifted != group.Lifted) {
+			if err := flush(false); err != nil {
+				return err
+			}
+		}
+		if entries == nil {
+			group, entries = news, make([]domain.SuppressionEntry, 0, domain.MaxSuppressionEntries)
+		}
+		entries = append(entries, news.Entry)
+	}
+	return flush(true)
+}
+
+// recordOptOuts takes opt-outs there in as decisions of the persons concerned, made when they were made there.
+func (s *Service) recordOptOuts(ctx context.Context, l *link, r *run) error {
+	return s.each(ctx, r, "record", func(found []suppressions.Difference) error {
+		items := make([]item, 0, len(found))
+		for _, d := range found {
+			purposes := l.OptOutMeans
+			if d.Purpose != nil && *d.Purpose != "" {
+				purposes = []domain.Purpose{domain.Purpose(*d.Purpose)}
+			}
+			items = append(items, s.optOut(l.Name, r.id, r.via(), d, purposes))
+		}
+		return s.record(ctx, r.actor, r.readUntil, items)
+	})
+}
+
+// optOut is a person's opt-out on a platform as a decision here.
+func (s *Service) optOut(platform string, run uuid.UUID, via string, d suppressions.Difference, purposes []domain.Purpose) item {
+	at := d.TheirsAt.UTC()
+	c := domain.ConsentChanged{
+		ProfileID: *d.Profile, DecidedAt: at, DecidedBy: "platform", Method: platform + ":" + via,
+		ContactHashes: []domain.ContactHash{{Channel: d.Channel, Hash: d.Hash}},
+		Evidence:      map[string]string{"platform": platform, "via": via, "reason": *d.Reason, "address_hash": d.Hash},
+	}
+	if d.Scope != "" {
+		c.Evidence["scope"] = d.Scope
+	}
+	for _, p := range purposes {
+		c.Changes = append(c.Changes, domain.ConsentChange{Channel: d.Channel, Purpose: p, Status: domain.OptedOut})
+	}
+	return item{named(space, "opt-out", platform, " ", d.Channel, " ", d.Scope, " ", d.Hash, " ", *d.Profile, " ", at.UnixMicro()), run, c}
+}
+
+// each hands out the run's differences of one action in chunks.
+func (s *Service) each(ctx context.Context, r *run, action string, do func([]suppressions.Difference) error) error {
+	after := int64(0)
+	for {
+		found, err := suppressions.Differences(ctx, s.DB, r.id, action, after, 500)
+		if err != nil || len(found) == 0 {
+			return err
+		}
+		after = found[len(found)-1].N
+		if err := do(found); err != nil {
+			return err
+		}
+	}
+}
+
+// raise asks a person about what the facts do not decide, once for each difference, and closes findings whose difference is
+// gone.
+func (s *Service) raise(ctx context.Context, l *link, r *run) error {
+	ask := func(found []suppressions.Difference) error {
+		items := make([]item, 0, len(found))
+		for _, d := range found {
+			items = append(items, s.finding(l, r, d))
+		}
+		return s.record(ctx, r.actor, r.readUntil, items)
+	}
+	if err := s.each(ctx, r, "ask", ask); err != nil {
+		return err
+	}
+	lifted, err := suppressions.LiftedAndUnasked(ctx, s.DB, r.id)
+	if err != nil {
+		return err
+	}
+	if err := ask(lifted); err != nil {
+		return err
+	}
+	gone, err := suppressions.Gone(ctx, s.DB, r.platform, r.id, r.channels)
+	if err != nil {
+		return err
+	}
+	items := make([]item, 0, len(gone))
+	for _, f := range gone {
+		resolved := domain.FindingResolved{ID: f.ID, Platform: f.Platform, Action: domain.ActGone, Reason: "the two sides agree again"}
+		if f.ProfileID != nil {
+			resolved.Profile = *f.ProfileID
+		}
+		items = append(items, item{named(f.ID, "gone"), r.id, resolved})
+	}
+	return s.record(ctx, r.actor, r.readUntil, items)
+}
+
+// finding puts a difference before a person.
+func (s *Service) finding(l *link, r *run, d suppressions.Difference) item {
+	f := domain.FindingRaised{
+		ID: named(r.id, "finding", d.Channel, " ", d.Class, " ", d.Scope, " ", d.Hash), Platform: r.platform, Run: r.id, Channel: d.Channel, Class: d.Class,
+		Hash: d.Hash, Scope: d.Scope, Count: d.Count,
+	}
+	if d.Profile != nil {
+		f.ProfileID = *d.Profile
+	}
+	if d.Decision != nil {
+		f.Decision = *d.Decision
+	}
+	moment := func(t *time.Time) string {
+		if t == nil {
+			return "at an unknown time"
+		}
+		return "at " + t.UTC().Format(time.RFC3339)
+	}
+	reason := "an opt-out"
+	if d.Reason != nil && *d.Reason != "" {
+		reason = *d.Reason
+	}
+	title := l.platform.Title
+	switch d.Class {
+	case domain.ResubscribedHere:
+		f.Theirs, f.Ours = reason+" "+moment(d.TheirsAt), "opted in "+moment(d.OursAt)
+		f.Explain = fmt.Sprintf("The person agreed again here, and %s still suppresses the address. A later opt-out there cannot be told from the first, so nothing lifts it without somebody who vouches for the agreement.", title)
+		f.Action, f.Actions = domain.ActResubscribe, []string{domain.ActResubscribe, domain.ActKeepSuppressed, domain.ActRecordOptOut}
+	case domain.LiftedThere:
+		f.Theirs, f.Ours = "not suppressed any more", "opted out "+moment(d.OursAt)
+		f.Explain = fmt.Sprintf("%s no longer suppresses an address whose owner opted out here.", title)
+		if d.Action == "push" {
+			f.Explain += " It was suppressed there again."
+		}
+		f.Explain += " If the person agreed there, record that with its evidence."
+		f.Action, f.Actions = domain.ActSuppressThere, []string{domain.ActSuppressThere, domain.ActRecordOptIn, domain.ActAcceptDivergent}
+	case domain.ScopeDiffers:
+		f.Theirs = fmt.Sprintf("%d opt-outs of %s", d.Count, d.Scope)
+		f.Explain = fmt.Sprintf("%s has opt-outs of %s alone, and the policy does not say what they mean here. Name a purpose for it under scopes, or ignore.", title, d.Scope)
+		f.Action, f.Actions = domain.ActTakeAsGlobal, []string{domain.ActTakeAsGlobal, domain.ActIgnoreScope}
+	default:
+		f.Theirs, f.Ours = "not suppressed", "opted out "+moment(d.OursAt)
+		f.Explain = fmt.Sprintf("%s did not take an opt-out: it refused it, or took it and does not show it. Suppress the address there by hand.", title)
+		if d.Scope != "" {
+			f.Ours = fmt.Sprintf("%d opted out", d.Count)
+			f.Explain = fmt.Sprintf("%s takes no opt-outs on %s from outside: hand the list over by hand.", title, d.Channel)
+		}
+		f.Action, f.Actions = domain.ActTryAgain, []string{domain.ActTryAgain, domain.ActAcceptDivergent}
+	}
+	return item{f.ID, r.id, f}
+}
+
+// recordConfirmed records which of our changes the list shows.
+func (s *Service) recordConfirmed(ctx context.Context, l *link, r *run) error {
+	if r.mode == ImportFile {
+		return nil // an export is not the list
+	}
+	for _, channel := range r.channels {
+		if !l.lists(channel) {
+			continue
+		}
+		complete := r.mode == Full && r.phase == phaseRecord
+		for _, intent := range []string{domain.Suppress, domain.Resubscribe} {
+			shown, err := suppressions.Shown(ctx, s.DB, r.id, r.platform, channel, intent, complete)
+			if err != nil {
+				return err
+			}
+			var items []item
+			for len(shown) > 0 {
+				n := min(len(shown), domain.MaxSuppressionEntries)
+				items = append(items, item{named(r.id, "confirmed", r.readbacks, channel, intent, shown[0].Hash, shown[0].Decision), r.id, domain.SuppressionConfirmed{
+					Platform: r.platform, Channel: channel, Intent: intent, Run: r.id, ConfirmedAt: r.readUntil, Entries: shown[:n],
+				}})
+				shown = shown[n:]
+			}
+			if err := s.record(ctx, r.actor, r.readUntil, items); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// scopeOf reads a scope that was written as kind:id.
+func scopeOf(name string) domain.SuppressionScope {
+	if name == "" {
+		return domain.SuppressionScope{Kind: domain.GlobalScope}
+	}
+	for i := range name {
+		if name[i] == ':' {
+			return domain.SuppressionScope{Kind: name[:i], ID: name[i+1:]}
+		}
+	}
+	return domain.SuppressionScope{Kind: name}
+}
+
+func hashBytes(h string) []byte {
+	b, err := hex.DecodeString(h)
+	if err != nil {
+		return nil
+	}
+	return b
+}

@@ -1,0 +1,351 @@
+package reconciler_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	_ "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/all"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/platformtest"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/simulator"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/simulators"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/reconciler"
+	"github.com/dispatch-ledger/dispatch-ledger/projections"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/suppressions"
+	"github.com/dispatch-ledger/dispatch-ledger/schema"
+	"github.com/dispatch-ledger/dispatch-ledger/schema/schematest"
+)
+
+// world is a ledger with a reconciler, and simulators of platforms on a clock of their own. Connections in one world share
+// the ledger and nothing else, so a test that needs many makes them here rather than databases.
+type world struct {
+	ledger  *schema.Ledger
+	vault   *schema.Vault
+	engine  *projections.Engine
+	live    []projections.Live
+	clock   *platformtest.Clock
+	service *reconciler.Service
+
+	mu   sync.Mutex
+	sims map[string]platformtest.Simulator // by host
+}
+
+var definitions = []projections.Definition{consent.Definition, suppressions.Definition}
+
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	db, err := schema.Connect(schematest.Open(t).URL, schema.Options{Role: "ledger_service", Paths: projections.Paths("", definitions...)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{engine: projections.NewEngine(db, "", nil, definitions...), clock: platformtest.NewClock(), sims: map[string]platformtest.Simulator{}}
+	if _, err := w.engine.Install(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	key, err := schema.LoadOrCreateMasterKey(filepath.Join(t.TempDir(), "key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.vault, err = schema.OpenVault(t.Context(), db, key, time.Now); err != nil {
+		t.Fatal(err)
+	}
+	w.ledger = schema.OpenLedger(db, nil, nil)
+	t.Cleanup(func() {
+		w.ledger.Close()
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	w.live = w.engine.Live(2000)
+	w.service = w.reconciler(t, nil)
+	if _, err := db.ExecContext(t.Context(), `INSERT INTO subscriptions (name) VALUES ($1)`, reconciler.Name); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// reconciler makes a reconciler on the world's ledger. sleep, unless nil, is asked before each wait.
+func (w *world) reconciler(t testing.TB, sleep func() error) *reconciler.Service {
+	t.Helper()
+	s, err := reconciler.New(reconciler.Config{
+		DB: w.ledger.DB(), Ledger: w.ledger, Vault: w.vault, HTTP: &http.Client{Transport: w}, Now: w.clock.Now, Settle: w.settle,
+		Sleep: func(ctx context.Context, d time.Duration) error {
+			if sleep != nil {
+				if err := sleep(); err != nil {
+					return err
+				}
+			}
+			w.clock.Advance(d)
+			return ctx.Err()
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// RoundTrip answers for the simulator whose host a request names.
+func (w *world) RoundTrip(r *http.Request) (*http.Response, error) {
+	w.mu.Lock()
+	sim := w.sims[r.URL.Host]
+	w.mu.Unlock()
+	if sim == nil {
+		return nil, fmt.Errorf("no such host: %s", r.URL.Host)
+	}
+	return platformtest.Transport{Handler: sim}.RoundTrip(r)
+}
+
+// settle brings the projections to the ledger's end.
+func (w *world) settle(ctx context.Context) error {
+	for _, live := range w.live {
+		if err := w.move(ctx, live.Subscription.Name, live.Handle); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// watch has the reconciler look at what was decided.
+func (w *world) watch(t testing.TB) {
+	t.Helper()
+	if err := w.settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.move(t.Context(), reconciler.Name, w.service.Watch); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *world) move(ctx context.Context, name string, handle schema.SliceHandler) error {
+	for {
+		tx, err := w.ledger.DB().BeginTx(ctx, nil)
+		if err != nil {
+			return err
+		}
+		var from, to int64
+		err = tx.QueryRowContext(ctx, `SELECT position, least(position + 2000, (SELECT coalesce(max(position), 0) FROM events)) FROM subscriptions WHERE name = $1 FOR UPDATE`, name).Scan(&from, &to)
+		if err != nil || to <= from {
+			return errors.Join(err, tx.Rollback())
+		}
+		failure, err := schema.Attempt(ctx, tx, schema.Slice{From: from, To: to}, handle)
+		if err == nil && failure != nil {
+			err = fmt.Errorf("event %d: %w", failure.Position, failure.Err)
+		}
+		if err == nil {
+			_, err = tx.ExecContext(ctx, `SELECT move_cursor($1, $2)`, name, to)
+		}
+		if err != nil {
+			return errors.Join(err, tx.Rollback())
+		}
+		if err := tx.Commit(); err != nil {
+			return err
+		}
+	}
+}
+
+// connected is one platform's connection in a world.
+type connected struct {
+	*world
+	name     string
+	platform string
+	channel  domain.Channel
+	sim      platformtest.Simulator
+	n        int // people made
+}
+
+const signing = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+// credentials and settings with which the simulators are reached.
+var (
+	credentials = map[string]map[string]string{
+		"klaviyo": {"key": "key"}, "braze": {"key": "key"}, "sfmc": {"client_secret": "secret"}, "dotdigital": {"password": "secret"}, "yotpo": {"secret": "secret"},
+		"webhook": {"token": "key", "signing": "signing", "webhook_secret": "signing"},
+	}
+	settings = map[string]map[string]string{"sfmc": {"client_id": "key-1"}, "dotdigital": {"user": "key-1"}, "yotpo": {"store": "key-1"}}
+)
+
+// connect makes a connection to a simulator of its own.
+func (w *world) connect(t testing.TB, platform string, change func(*domain.PlatformPolicy), o simulator.Options) *connected {
+	t.Helper()
+	c := &connected{world: w, platform: platform, name: platform + "-" + uuid.NewString()[:8], channel: domain.Email}
+	if platform == "yotpo" {
+		c.channel = domain.SMS
+	}
+	o.Now = w.clock.Now
+	o.Accounts = []simulator.Account{{Name: platformtest.Account, Key: "key-1", Secret: "secret-1"}}
+	if platform == "webhook" {
+		o.Accounts[0].Secret = signing
+	}
+	handler, err := simulators.New(platform, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.sim = handler.(platformtest.Simulator)
+	w.mu.Lock()
+	w.sims[c.name+".test"] = c.sim
+	w.mu.Unlock()
+	for name, value := range map[string]string{"key": "key-1", "secret": "secret-1", "signing": signing} {
+		if _, err := w.vault.SetSecret(t.Context(), w.ledger.DB(), name, value, "test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := domain.PlatformPolicy{
+		Name: c.name, Platform: platform, URL: "https://" + c.name + ".test", Credentials: credentials[platform], Settings: settings[platform], Channels: []domain.Channel{c.channel},
+		Cap: 100, Exclude: []string{"staff-profile-*"},
+	}
+	if change != nil {
+		change(&p)
+	}
+	c.policy(t, p)
+	return c
+}
+
+func (c *connected) policy(t testing.TB, p domain.PlatformPolicy) {
+	t.Helper()
+	if _, err := c.service.SetPolicy(t.Context(), p, -1, "test", "test"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// person is somebody of ours, or of theirs.
+type person struct {
+	id      uuid.UUID
+	address string
+}
+
+// person makes somebody with an address of their own.
+func (c *connected) person() person {
+	c.n++
+	address := fmt.Sprintf("p%d.%s@people.test", c.n, c.name)
+	if c.channel == domain.SMS {
+		address = fmt.Sprintf("+6149%07d", uuid.New().ID()%10_000_000)
+	}
+	return person{uuid.New(), address}
+}
+
+// decide records an answer of a person at a time.
+func (c *connected) decide(t testing.TB, p person, status domain.ConsentStatus, at time.Time) {
+	t.Helper()
+	contact := &domain.Contact{Email: p.address}
+	if c.channel == domain.SMS {
+		contact = &domain.Contact{Mobile: p.address}
+	}
+	d := domain.ConsentChanged{
+		ProfileID: p.id, DecidedAt: at.UTC(), DecidedBy: "customer", Method: "preference_centre", Contact: contact,
+		ContactHashes: []domain.ContactHash{{Channel: c.channel, Hash: c.hash(p)}}, Evidence: map[string]string{"form_version": "7"},
+		Changes: []domain.ConsentChange{{Channel: c.channel, Purpose: domain.PurposeAll, Status: status}, {Channel: c.channel, Purpose: domain.Promo, Status: status}},
+	}
+	e, secret, err := domain.New(uuid.New(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Actor, e.Source, e.OccurredAt = "test", "/test", d.DecidedAt
+	events := []domain.Event{e}
+	if err := c.vault.SealEvents(t.Context(), events, [][]byte{secret}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.ledger.Append(t.Context(), events...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (c *connected) hash(p person) string {
+	return suppressions.HashOf(c.vault.ContactHash(string(c.channel), p.address))
+}
+
+// happen makes something true at the platform.
+func (c *connected) happen(t testing.TB, p person, what string, at time.Time) {
+	t.Helper()
+	if err := c.sim.Happen(simulator.Fact{Account: platformtest.Account, Channel: string(c.channel), Address: p.address, What: what, At: at}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// reconcile does one run to its end and gives it.
+func (c *connected) reconcile(t testing.TB, q reconciler.Request) suppressions.Run {
+	t.Helper()
+	q.Platform, q.Trigger, q.Actor = c.name, "test", "test"
+	id, err := c.service.Start(t.Context(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.service.Work(t.Context(), c.name, q.Import); err != nil {
+		t.Fatal(err)
+	}
+	return c.run(t, id)
+}
+
+func (c *connected) run(t testing.TB, id uuid.UUID) suppressions.Run {
+	t.Helper()
+	if err := c.settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r, err := suppressions.RunByID(t.Context(), c.ledger.DB(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// suppressed reports whether the platform would not send to a person.
+func (c *connected) suppressed(p person) bool {
+	_, yes := c.sim.Suppressed(platformtest.Account, string(c.channel))[p.address]
+	return yes
+}
+
+// standing is a person's answer to everything on the channel.
+func (c *connected) standing(t testing.TB, p person) domain.ConsentStatus {
+	t.Helper()
+	views, err := consent.Views(t.Context(), c.ledger.DB(), []uuid.UUID{p.id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return views[p.id][c.channel].Purposes[domain.PurposeAll].Status
+}
+
+// open are the findings that wait, by class and address hash.
+func (c *connected) open(t testing.TB) map[string]suppressions.Finding {
+	t.Helper()
+	if err := c.settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	found, err := suppressions.Findings(t.Context(), c.ledger.DB(), suppressions.FindingFilter{Platform: c.name, State: "open", Limit: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]suppressions.Finding{}
+	for _, f := range found {
+		out[f.Class+" "+f.Hash+f.Scope] = f
+	}
+	return out
+}
+
+// verify judges the ledger and its projections.
+func (w *world) verify(t testing.TB) {
+	t.Helper()
+	report, err := w.engine.Verify(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range report.Problems {
+		t.Errorf("verify: %+v", p)
+	}
+}
+
+// platformsUnderTest are those with a simulator.
+func platformsUnderTest() []string { return slices.Sorted(maps.Keys(credentials)) }

@@ -1,0 +1,294 @@
+package suppressions
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/lib/pq"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
+)
+
+// Comparison says what of a run is compared, and what its platform's words are worth.
+type Comparison struct {
+	Run      uuid.UUID
+	Platform string // the connection's name
+	Channel  domain.Channel
+	Policy   domain.PlatformPolicy
+	Started  time.Time // when reading began, by our clock
+	Read     time.Time // when it ended
+
+	Readable bool          // the platform has a list of opt-outs on the channel
+	Complete bool          // it was read whole: who is not on it is not suppressed
+	Everyone bool          // it shows those who are not suppressed too
+	Verify   time.Duration // what was written less long ago may not show yet
+	Repeats  bool          // a repeated opt-out shows with its own time
+	Writable bool          // opt-outs can be written on the channel
+	CanLift  bool          // the platform lifts on request, and the policy lets it
+}
+
+// planFor gives the statements of a comparison room to hash whole lists, in this transaction alone.
+const planFor = `SET LOCAL work_mem = '96MB'; SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL jit = off`
+
+// settled is how exact a platform's time is: the latest moment that it can stand for. A second that is cut off must not make
+// an opt-out older than the yes of the same second.
+const settled = `(CASE t.precision WHEN 'second' THEN least(t.at + interval '999999 microseconds', greatest($4::timestamptz, t.at))
+	WHEN 'day' THEN least(date_trunc('day', t.at, 'UTC') + interval '1 day - 1 microsecond', greatest($4::timestamptz, t.at)) ELSE t.at END)`
+
+// foldQuery makes of a run's pages one row for each address about which the list says something new.
+//
+// Among readings of one address the suppression holds, unless the other is later by the platform's clock, or by the order of
+// reading where it has none. What we wrote or lifted a moment ago may not show yet, and says nothing.
+const foldQuery = `
+INSERT INTO reconciled_state (run, channel, scope, hash, news, reason, class, native, at, precision)
+WITH suppressed AS MATERIALIZED (
+	SELECT DISTINCT ON (scope, hash) scope, hash, seq, reason, class, native, at, precision
+	FROM reconciled_rows WHERE run = $1 AND channel = $2 AND NOT gone
+	ORDER BY scope, hash, (class = 'consent') DESC, at DESC NULLS LAST, seq DESC
+), clear AS MATERIALIZED (
+	SELECT DISTINCT ON (scope, hash) scope, hash, seq, reason, at
+	FROM reconciled_rows WHERE run = $1 AND channel = $2 AND gone
+	ORDER BY scope, hash, at DESC NULLS LAST, seq DESC
+), theirs AS MATERIALIZED (
+	SELECT s.*, p.hash IS NOT NULL AND NOT coalesce(s.at > p.pushed_at AND s.precision IN ('exact', 'second'), false) AS stale
+	FROM suppressed s LEFT JOIN clear c USING (scope, hash)
+	LEFT JOIN pushes p ON p.platform = $3 AND p.channel = $2 AND p.hash = s.hash AND s.scope = '' AND p.intent = 'resubscribe' AND p.pushed_at > $4::timestamptz - $5::interval
+	WHERE NOT coalesce(c.hash IS NOT NULL AND (c.at > s.at OR (c.at IS NULL OR s.at IS NULL) AND c.seq > s.seq), false)
+)
+SELECT $1::uuid, $2, t.scope, t.hash, 'seen', t.reason, t.class, t.native, coalesce(t.at, l.at, $4::timestamptz), t.precision
+FROM theirs t LEFT JOIN listed l ON l.platform = $3 AND l.channel = $2 AND l.scope = t.scope AND l.hash = t.hash AND NOT l.lifted
+WHERE NOT t.stale AND (l.hash IS NULL
+   OR l.class <> 'consent' AND t.class = 'consent'
+   OR l.class = 'consent' AND t.class <> 'consent' AND $6
+   OR l.class = 'consent' AND t.class = 'consent' AND t.precision IN ('exact', 'second', 'day') AND t.at > l.at + interval '1 second')
+UNION ALL
+SELECT $1::uuid, $2, l.scope, l.hash, 'lifted', l.reason, l.class, coalesce(c.reason, ''), l.at, l.precision
+FROM listed l
+LEFT JOIN clear c ON c.scope = l.scope AND c.hash = l.hash
+LEFT JOIN pushes p ON p.platform = l.platform AND p.channel = l.channel AND p.hash = l.hash AND l.scope = '' AND p.intent = 'suppress' AND p.pushed_at > $4::timestamptz - $5::interval
+WHERE l.platform = $3 AND l.channel = $2 AND NOT l.lifted AND p.hash IS NULL
+  AND (c.hash IS NOT NULL OR $6 AND l.seen_at < $7::timestamptz - $5::interval)
+  AND NOT EXISTS (SELECT FROM theirs t WHERE t.scope = l.scope AND t.hash = l.hash)`
+
+// Fold makes of a run's pages of one channel what is new in them. It may be called again.
+func Fold(ctx context.Context, tx *sql.Tx, c Comparison) error {
+	if _, err := tx.ExecContext(ctx, planFor); err != nil {
+		return fmt.Errorf("compare: %w", err)
+	}
+	if _, err := tx.ExecContext(ctx, `DELETE FROM reconciled_state WHERE run = $1 AND channel = $2`, c.Run, c.Channel); err != nil {
+		return fmt.Errorf("compare: %w", err)
+	}
+	_, err := tx.ExecContext(ctx, foldQuery, c.Run, c.Channel, c.Platform, c.Read, interval(c.Verify), c.Complete, c.Started)
+	if err != nil {
+		return fmt.Errorf("compare: fold the pages: %w", err)
+	}
+	return nil
+}
+
+func interval(d time.Duration) string { return fmt.Sprintf("%d microseconds", d.Microseconds()) }
+
+// theirsCTE is the platform's list of one channel as it stands after the run's news.
+const theirsCTE = `
+theirs AS MATERIALIZED (
+	SELECT scope, hash, reason, class, at, precision, true AS fresh FROM reconciled_state WHERE run = $1 AND channel = $2 AND news = 'seen'
+	UNION ALL
+	SELECT l.scope, l.hash, l.reason, l.class, l.at, l.precision, false FROM listed l
+	WHERE l.platform = $3 AND l.channel = $2 AND NOT l.lifted
+	  AND NOT EXISTS (SELECT FROM reconciled_state s WHERE s.run = $1 AND s.channel = $2 AND s.scope = l.scope AND s.hash = l.hash)
+)`
+
+// listedQuery classifies whom the list suppresses on the whole account.
+//
+// An opt-out there that we do not have is recorded here, unless the person agreed here later, or it is our own push come
+// back with the platform's time: then it is for the evidence, or for a person, to say whether it is lifted there.
+const listedQuery = `
+WITH ` + theirsCTE + `, matched AS MATERIALIZED (
+	SELECT t.*, ` + settled + ` AS latest, r.profile_id FROM theirs t LEFT JOIN reach r ON r.channel = $2 AND r.hash = t.hash WHERE t.scope = ''
+), ours AS MATERIALIZED (
+	SELECT c.profile_id, max(c.decided_at) FILTER (WHERE c.status = 'opted_out') AS out_at, max(c.position) FILTER (WHERE c.status = 'opted_out') AS out_position,
+	       max(c.decided_at) FILTER (WHERE c.status = 'opted_in') AS in_at, max(c.position) FILTER (WHERE c.status = 'opted_in') AS in_position
+	FROM consent_state c WHERE c.channel = $2 AND c.purpose = ANY($6::text[]) AND c.profile_id IN (SELECT profile_id FROM matched)
+	GROUP BY c.profile_id
+), judged AS MATERIALIZED (
+	SELECT m.hash, m.profile_id, m.reason, m.latest, o.out_at, o.out_position, o.in_at, o.in_position, m.fresh, m.class AS kind,
+	       x.echo,
+	       CASE
+	       WHEN m.profile_id IS NULL THEN CASE WHEN m.fresh THEN 'unknown_contact' END
+	       WHEN m.class = 'consent' AND o.out_at IS NOT NULL THEN CASE WHEN x.echo AND m.fresh THEN 'echo' END
+	       WHEN m.class = 'consent' AND (o.in_at IS NULL OR m.latest >= o.in_at AND NOT x.echo) THEN 'missing_here'
+	       WHEN m.class = 'consent' THEN
+	           CASE WHEN p.intent = 'resubscribe' AND p.decision >= o.in_position AND p.status IN ('ordered', 'applied', 'unchanged', 'accepted', 'pending')
+	                     AND p.ordered_at > $4::timestamptz - $5::interval THEN NULL
+	                ELSE 'resubscribed_here' END
+	       WHEN o.out_at IS NOT NULL THEN
+	           CASE WHEN p.intent = 'suppress' AND p.decision >= o.out_position AND p.status <> 'failed' AND p.status <> 'ordered' THEN NULL ELSE 'other_reasons' END
+	       WHEN m.fresh THEN 'deliverability'
+	       END AS class
+	FROM matched m LEFT JOIN ours o ON o.profile_id = m.profile_id
+	LEFT JOIN pushes p ON p.platform = $3 AND p.channel = $2 AND p.hash = m.hash
+	CROSS JOIN LATERAL (SELECT coalesce(p.intent = 'suppress' AND p.status IN ('ordered', 'applied', 'unchanged', 'accepted', 'pending') AND (
+	       m.at BETWEEN p.ordered_at - interval '1 minute' AND coalesce(p.pushed_at, p.ordered_at) + $5::interval + interval '1 minute'
+	       OR abs(extract(epoch FROM m.at - p.decided_at)) < 1), false) AS echo) x
+), kept AS (
+	INSERT INTO reconciled_differences (run, platform, channel, class, hash, profile_id, reason, theirs_at, ours_at, decision, action)
+	SELECT $1, $3, $2, j.class, j.hash, j.profile_id, j.reason, j.latest, coalesce(j.out_at, j.in_at), coalesce(j.out_position, j.in_position),
+	       CASE j.class WHEN 'missing_here' THEN 'record' WHEN 'other_reasons' THEN 'push'
+	            ELSE CASE WHEN $7 AND $8 AND j.latest < j.in_at AND NOT j.echo THEN 'lift' ELSE 'ask' END END
+	FROM judged j WHERE j.class IN ('missing_here', 'other_reasons', 'resubscribed_here')
+)
+SELECT count(DISTINCT hash), count(*) FILTER (WHERE kind = 'consent' AND out_at IS NOT NULL),
+       count(*) FILTER (WHERE class = 'unknown_contact'), count(*) FILTER (WHERE class = 'deliverability'), count(*) FILTER (WHERE class = 'echo')
+FROM judged`
+
+// absentQuery classifies who opted out here and is not on the list.
+const absentQuery = `
+WITH ` + theirsCTE + `, outs AS MATERIALIZED (
+	SELECT DISTINCT ON (r.hash) r.hash, r.profile_id, c.out_at, c.out_position
+	FROM (SELECT profile_id, max(decided_at) AS out_at, max(position) AS out_position FROM consent_state
+	      WHERE channel = $2 AND purpose = ANY($6::text[]) AND status = 'opted_out' GROUP BY profile_id) c
+	JOIN reach r ON r.channel = $2 AND r.profile_id = c.profile_id
+	ORDER BY r.hash, c.out_position DESC
+), active AS MATERIALIZED (
+	SELECT DISTINCT hash FROM reconciled_rows WHERE run = $1 AND channel = $2 AND gone AND scope = ''
+), judged AS (
+	SELECT o.*, s.reason, s.at,
+	       CASE
+	       WHEN g.hash IS NOT NULL THEN NULL
+	       WHEN p.intent = 'suppress' AND p.decision >= o.out_position AND p.status NOT IN ('ordered', 'failed') THEN
+	           CASE WHEN p.status IN ('refused', 'not_found', 'no_address', 'challenged') THEN 'not_taken'
+	                WHEN p.status NOT IN ('applied', 'unchanged', 'accepted', 'pending') OR NOT $7 THEN NULL
+	                WHEN p.pushed_at > $4::timestamptz - $5::interval THEN NULL
+	                WHEN p.confirmed_at IS NOT NULL OR l.lifted AND l.class = 'consent' AND l.seen_at > p.pushed_at OR s.news = 'lifted' AND s.class = 'consent' THEN 'lifted_there'
+	                WHEN NOT $8 THEN NULL
+	                WHEN p.attempt < 3 THEN 'missing_there'
+	                ELSE 'not_taken' END
+	       WHEN s.news = 'lifted' AND s.class = 'consent' OR l.lifted AND l.class = 'consent' AND NOT l.by_us THEN 'lifted_there'
+	       WHEN $9 AND a.hash IS NULL THEN NULL
+	       ELSE 'missing_there' END AS class
+	FROM outs o
+	LEFT JOIN theirs t ON t.scope = '' AND t.hash = o.hash
+	LEFT JOIN pushes p ON p.platform = $3 AND p.channel = $2 AND p.hash = o.hash
+	LEFT JOIN listed l ON l.platform = $3 AND l.channel = $2 AND l.scope = '' AND l.hash = o.hash
+	LEFT JOIN reconciled_state s ON s.run = $1 AND s.channel = $2 AND s.scope = '' AND s.hash = o.hash
+	LEFT JOIN outgoing g ON g.platform = $3 AND g.channel = $2 AND g.hash = o.hash AND g.intent = 'suppress'
+	LEFT JOIN active a ON a.hash = o.hash
+	WHERE t.hash IS NULL
+), kept AS (
+	INSERT INTO reconciled_differences (run, platform, channel, class, hash, profile_id, reason, theirs_at, ours_at, decision, action)
+	SELECT $1, $3, $2, class, hash, profile_id, reason, at, out_at, out_position,
+	       CASE class WHEN 'not_taken' THEN 'ask' WHEN 'lifted_there' THEN $10 ELSE 'push' END
+	FROM judged WHERE class IS NOT NULL AND $11
+), unwritable AS (
+	INSERT INTO reconciled_differences (run, platform, channel, scope, class, amount, action)
+	SELECT $1, $3, $2, 'unwritable', 'not_taken', count(*), 'ask' FROM judged WHERE class IS NOT NULL AND NOT $11 HAVING count(*) > 0
+)
+SELECT (SELECT count(*) FROM outs)`
+
+// scopeQuery takes opt-outs of single lists and groups for what the policy says that they mean, and sums up those of which
+// it says nothing.
+const scopeQuery = `
+WITH ` + theirsCTE + `, meant AS (SELECT key AS id, value AS purpose FROM jsonb_each_text($5::jsonb)), scoped AS MATERIALIZED (
+	SELECT t.*, ` + settled + ` AS latest, m.purpose FROM theirs t LEFT JOIN meant m ON m.id IN (t.scope, substr(t.scope, strpos(t.scope, ':') + 1))
+	WHERE t.scope <> '' AND t.class = 'consent'
+), kept AS (
+	INSERT INTO reconciled_differences (run, platform, channel, scope, class, hash, profile_id, reason, theirs_at, ours_at, decision, purpose, action)
+	SELECT $1, $3, $2, s.scope, 'missing_here', s.hash, r.profile_id, s.reason, s.latest, a.decided_at, a.position, s.purpose, 'record'
+	FROM scoped s JOIN reach r ON r.channel = $2 AND r.hash = s.hash
+	LEFT JOIN consent_state a ON a.profile_id = r.profile_id AND a.channel = $2 AND a.purpose = s.purpose
+	LEFT JOIN consent_state g ON g.profile_id = r.profile_id AND g.channel = $2 AND g.purpose = 'all' AND g.status = 'opted_out'
+	WHERE s.purpose <> 'ignore' AND g.profile_id IS NULL
+	  AND (a.profile_id IS NULL OR a.status = 'unknown' OR a.status = 'opted_in' AND s.latest >= a.decided_at)
+)
+INSERT INTO reconciled_differences (run, platform, channel, scope, class, amount, action)
+SELECT $1, $3, $2, scope, 'scope_differs', count(*), 'ask' FROM scoped WHERE purpose IS NULL GROUP BY scope`
+
+// Tally is what one channel's comparison counted.
+type Tally struct {
+	Suppressed, Agreed, OptedOut, Contacts, KnownThere int64
+	Differences                                        map[string]int64 // new ones of this channel, by class
+	Planned                                            map[string]int64 // what is done about them: record, push, lift, ask
+}
+
+// Classify finds the differences of one channel and says for each what is done about it: record, push, lift, ask or none.
+// It may be called again.
+func Classify(ctx context.Context, tx *sql.Tx, c Comparison) (Tally, error) {
+	t := Tally{Differences: map[string]int64{}, Planned: map[string]int64{}}
+	run := func(query string, args []any, into ...any) error {
+		if into == nil {
+			_, err := tx.ExecContext(ctx, query, args...)
+			return err
+		}
+		return tx.QueryRowContext(ctx, query, args...).Scan(into...)
+	}
+	scopes, err := json.Marshal(c.Policy.Scopes)
+	if err != nil {
+		return t, fmt.Errorf("compare: %w", err)
+	}
+	if c.Policy.Scopes == nil {
+		scopes = []byte("{}")
+	}
+	lifted := "push"
+	if c.Policy.LiftedThere == domain.LiftAsk {
+		lifted = "ask"
+	}
+	skip := c.Policy.UnknownThere == domain.SkipUnknown && c.Complete && c.Everyone
+	verify := interval(c.Verify)
+	purposes := pq.Array(c.Policy.PushedFor)
+	var unknown, undeliverable, echo int64
+	for _, step := range []struct {
+		what, query string
+		args, into  []any
+	}{
+		{"settings", planFor, nil, nil},
+		{"differences", `DELETE FROM reconciled_differences WHERE run = $1 AND channel = $2`, []any{c.Run, c.Channel}, nil},
+		{
+			"whom the list holds", listedQuery, []any{c.Run, c.Channel, c.Platform, c.Read, verify, purposes, c.CanLift, c.Repeats},
+			[]any{&t.Suppressed, &t.Agreed, &unknown, &undeliverable, &echo},
+		},
+		{
+			"whom it does not hold", absentQuery,
+			[]any{c.Run, c.Channel, c.Platform, c.Read, verify, purposes, c.Readable, c.Complete, skip, lifted, c.Writable},
+			[]any{&t.OptedOut},
+		},
+		{"lists and groups", scopeQuery, []any{c.Run, c.Channel, c.Platform, c.Read, string(scopes)}, nil},
+		{
+			"known findings", `UPDATE reconciled_differences d SET action = 'known' WHERE d.run = $1 AND d.channel = $2 AND d.action = 'ask' AND EXISTS (
+				SELECT FROM findings f WHERE f.platform = d.platform AND f.channel = d.channel AND f.class = d.class AND f.scope = d.scope AND f.hash IS NOT DISTINCT FROM d.hash
+				  AND (f.state = 'open' OR f.resolution <> 'gone' AND f.decision IS NOT DISTINCT FROM d.decision))`,
+			[]any{c.Run, c.Channel}, nil,
+		},
+		{
+			"coverage", `SELECT count(*), (SELECT count(*) FROM (SELECT DISTINCT hash FROM reconciled_rows WHERE run = $2 AND channel = $1) s WHERE EXISTS (
+				SELECT FROM reach x WHERE x.channel = $1 AND x.hash = s.hash)) FROM reach r WHERE r.channel = $1`,
+			[]any{c.Channel, c.Run}, []any{&t.Contacts, &t.KnownThere},
+		},
+	} {
+		if err := run(step.query, step.args, step.into...); err != nil {
+			return t, fmt.Errorf("compare: %s: %w", step.what, err)
+		}
+	}
+	rows, err := tx.QueryContext(ctx, `SELECT class, action, sum(amount) FROM reconciled_differences WHERE run = $1 AND channel = $2 AND action <> 'known' GROUP BY class, action`, c.Run, c.Channel)
+	if err != nil {
+		return t, fmt.Errorf("compare: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var class, action string
+		var n int64
+		if err := rows.Scan(&class, &action, &n); err != nil {
+			return t, fmt.Errorf("compare: %w", err)
+		}
+		t.Differences[class] += n
+		t.Planned[action] += n
+	}
+	for class, n := range map[string]int64{domain.UnknownContact: unknown, domain.DeliveryProblem: undeliverable, domain.EchoOfOurs: echo} {
+		if n > 0 {
+			t.Differences[class] = n
+		}
+	}
+	return t, rows.Err()
+}

@@ -1,0 +1,182 @@
+package suppressions
+
+import (
+	"context"
+	"database/sql"
+	"encoding/hex"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/lib/pq"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/schema"
+)
+
+// News is one address of which a platform's list says something new.
+type News struct {
+	Channel domain.Channel
+	Scope   string
+	Lifted  bool
+	Entry   domain.SuppressionEntry
+}
+
+// NewsOf streams what a run's pages say that the list did not say before, the same order each time.
+func NewsOf(ctx context.Context, q schema.Querier, run uuid.UUID) iter.Seq2[News, error] {
+	return func(yield func(News, error) bool) {
+		rows, err := q.QueryContext(ctx, `SELECT channel, scope, news = 'lifted', hash, coalesce(reason, 'unknown'), coalesce(class, 'deliverability'), coalesce(native, ''), at, coalesce(precision, 'unknown')
+			FROM reconciled_state WHERE run = $1 ORDER BY channel, scope, news, hash`, run)
+		if err != nil {
+			yield(News{}, fmt.Errorf("news: %w", err))
+			return
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var n News
+			var hash []byte
+			var at sql.NullTime
+			if err := rows.Scan(&n.Channel, &n.Scope, &n.Lifted, &hash, &n.Entry.Reason, &n.Entry.Class, &n.Entry.Native, &at, &n.Entry.Precision); err != nil {
+				yield(News{}, fmt.Errorf("news: %w", err))
+				return
+			}
+			n.Entry.Hash = hex.EncodeToString(hash)
+			if at.Valid {
+				n.Entry.At = at.Time.UTC()
+			}
+			if !yield(n, nil) {
+				return
+			}
+		}
+		if err := rows.Err(); err != nil {
+			yield(News{}, fmt.Errorf("news: %w", err))
+		}
+	}
+}
+
+// LiftedAndUnasked gives the differences that a run answers by writing there again, and of which nobody has been told.
+func LiftedAndUnasked(ctx context.Context, q schema.Querier, run uuid.UUID) ([]Difference, error) {
+	rows, err := q.QueryContext(ctx, `SELECT n, platform, channel, scope, class, coalesce(encode(hash, 'hex'), ''), profile_id, reason, theirs_at, ours_at, decision, purpose, action, amount
+		FROM reconciled_differences d WHERE run = $1 AND class = 'lifted_there' AND action = 'push' AND NOT EXISTS (
+			SELECT FROM findings f WHERE f.platform = d.platform AND f.channel = d.channel AND f.class = d.class AND f.hash = d.hash AND f.state = 'open') ORDER BY n`, run)
+	if err != nil {
+		return nil, fmt.Errorf("differences: %w", err)
+	}
+	return scanDifferences(rows)
+}
+
+// Gone gives the open findings of a platform whose difference a run did not find any more. What a platform lifted stays with
+// whoever is asked about it, until the person agrees again here.
+func Gone(ctx context.Context, q schema.Querier, platform string, run uuid.UUID, channels []domain.Channel) ([]Finding, error) {
+	return findings(ctx, q, `SELECT `+findingColumns+` FROM findings f WHERE f.platform = $1 AND f.state = 'open' AND f.channel = ANY($3::text[]) AND f.run <> $2
+		AND NOT EXISTS (SELECT FROM reconciled_differences d WHERE d.run = $2 AND d.channel = f.channel AND d.class = f.class AND d.scope = f.scope AND d.hash IS NOT DISTINCT FROM f.hash)
+		AND (f.class <> 'lifted_there' OR NOT EXISTS (SELECT FROM consent_state c WHERE c.profile_id = f.profile_id AND c.channel = f.channel AND c.status = 'opted_out'))
+		ORDER BY position`, platform, run, pq.Array(channels))
+}
+
+// Queue puts what a run writes to its platform into the queue, with the address where the platform gave it.
+func Queue(ctx context.Context, tx *sql.Tx, run uuid.UUID, now time.Time) error {
+	_, err := tx.ExecContext(ctx, `
+		INSERT INTO outgoing AS o (platform, channel, hash, intent, profile_id, decision, decided_at, run, address, due_at)
+		SELECT DISTINCT ON (d.platform, d.channel, d.hash) d.platform, d.channel, d.hash, CASE d.action WHEN 'lift' THEN 'resubscribe' ELSE 'suppress' END, d.profile_id, d.decision, d.ours_at, $1::uuid, a.address, $2::timestamptz
+		FROM reconciled_differences d
+		LEFT JOIN (SELECT DISTINCT ON (channel, hash) channel, hash, address FROM reconciled_rows WHERE run = $1 AND gone AND address IS NOT NULL) a ON a.channel = d.channel AND a.hash = d.hash
+		WHERE d.run = $1 AND d.action IN ('push', 'lift') AND d.decision IS NOT NULL
+		ORDER BY d.platform, d.channel, d.hash, d.decision DESC
+		ON CONFLICT (platform, channel, hash) DO UPDATE
+			SET intent = excluded.intent, profile_id = excluded.profile_id, decision = excluded.decision, decided_at = excluded.decided_at, run = excluded.run,
+			    address = excluded.address, finding = NULL, attempt = 0, due_at = excluded.due_at
+			WHERE o.decision <= excluded.decision`, run, now)
+	if err != nil {
+		return fmt.Errorf("queue: %w", err)
+	}
+	return nil
+}
+
+// Shown gives our changes that a run's reading shows and that were not confirmed before. complete: who was not read is not on
+// the list.
+func Shown(ctx context.Context, q schema.Querier, run uuid.UUID, platform string, channel domain.Channel, intent string, complete bool) ([]domain.PushEntry, error) {
+	query := `SELECT p.hash, p.profile_id, p.decision, p.decided_at, p.pushed_at FROM pushes p
+		WHERE p.platform = $3 AND p.channel = $2 AND p.intent = $4 AND p.confirmed_at IS NULL AND p.pushed_at IS NOT NULL AND p.status IN ('applied', 'unchanged', 'accepted', 'pending') AND `
+	theirs := `(EXISTS (SELECT FROM reconciled_state s WHERE s.run = $1 AND s.channel = $2 AND s.scope = '' AND s.hash = p.hash AND s.news = 'seen' AND s.class = 'consent')
+		OR EXISTS (SELECT FROM listed l WHERE l.platform = $3 AND l.channel = $2 AND l.scope = '' AND l.hash = p.hash AND NOT l.lifted AND l.class = 'consent' AND $5::boolean IS NOT NULL)
+		   AND NOT EXISTS (SELECT FROM reconciled_state s WHERE s.run = $1 AND s.channel = $2 AND s.scope = '' AND s.hash = p.hash AND s.news = 'lifted'))`
+	if intent == domain.Suppress {
+		query += theirs
+	} else {
+		query += `NOT EXISTS (SELECT FROM reconciled_rows r WHERE r.run = $1 AND r.channel = $2 AND r.scope = '' AND r.hash = p.hash AND NOT r.gone)
+			AND ($5 OR EXISTS (SELECT FROM reconciled_rows r WHERE r.run = $1 AND r.channel = $2 AND r.scope = '' AND r.hash = p.hash AND r.gone))`
+	}
+	rows, err := q.QueryContext(ctx, query+` ORDER BY p.hash`, run, channel, platform, intent, complete)
+	if err != nil {
+		return nil, fmt.Errorf("read back: %w", err)
+	}
+	defer rows.Close()
+	var out []domain.PushEntry
+	for rows.Next() {
+		var e domain.PushEntry
+		var hash []byte
+		var profile uuid.NullUUID
+		if err := rows.Scan(&hash, &profile, &e.Decision, &e.DecidedAt, &e.PushedAt); err != nil {
+			return nil, fmt.Errorf("read back: %w", err)
+		}
+		e.Hash, e.ProfileID, e.DecidedAt, e.PushedAt = hex.EncodeToString(hash), profile.UUID, e.DecidedAt.UTC(), e.PushedAt.UTC()
+		out = append(out, e)
+	}
+	return out, rows.Err()
+}
+
+// Unread gives our opt-outs of a platform that were written since and are not confirmed: how many, and when the first and the
+// last of them were written.
+func Unread(ctx context.Context, q schema.Querier, platform string, channels []domain.Channel, since time.Time) (n int64, first, last time.Time, err error) {
+	var f, l sql.NullTime
+	err = q.QueryRowContext(ctx, `SELECT count(*), min(pushed_at), max(pushed_at) FROM pushes WHERE platform = $1 AND channel = ANY($2::text[]) AND intent = 'suppress' AND confirmed_at IS NULL
+		AND status IN ('applied', 'unchanged', 'accepted', 'pending') AND pushed_at >= $3`, platform, pq.Array(channels), since).Scan(&n, &f, &l)
+	if err != nil {
+		return 0, first, last, fmt.Errorf("read back: %w", err)
+	}
+	return n, f.Time.UTC(), l.Time.UTC(), nil
+}
+
+// NotTaken adds to a run's differences what its platform refused, and nobody has been asked about.
+func NotTaken(ctx context.Context, tx *sql.Tx, run uuid.UUID, platform string) error {
+	_, err := tx.ExecContext(ctx, `
+		INSERT INTO reconciled_differences (run, platform, channel, class, hash, profile_id, reason, ours_at, decision, action)
+		SELECT $1, p.platform, p.channel, 'not_taken', p.hash, p.profile_id, p.status, p.decided_at, p.decision, 'ask'
+		FROM pushes p WHERE p.platform = $2 AND p.intent = 'suppress' AND p.status IN ('refused', 'not_found', 'no_address', 'challenged')
+		  AND NOT EXISTS (SELECT FROM reconciled_differences d WHERE d.run = $1 AND d.channel = p.channel AND d.class = 'not_taken' AND d.hash = p.hash)
+		  AND NOT EXISTS (SELECT FROM findings f WHERE f.platform = p.platform AND f.channel = p.channel AND f.class = 'not_taken' AND f.hash = p.hash
+		      AND (f.state = 'open' OR f.resolution <> 'gone' AND f.decision = p.decision))`, run, platform)
+	if err != nil {
+		return fmt.Errorf("what was not taken: %w", err)
+	}
+	return nil
+}
+
+// Undecided gives the persons with an address whose consent an opt-out there, made at a time, changes: who has not opted out
+// themselves, did not agree later, and of whom the platform does not speak because we told it to.
+func Undecided(ctx context.Context, q schema.Querier, platform string, channel domain.Channel, hash []byte, pushedFor, means []domain.Purpose, at time.Time, verify time.Duration) (map[uuid.UUID]bool, error) {
+	rows, err := q.QueryContext(ctx, `
+		SELECT r.profile_id
+		FROM reach r
+		LEFT JOIN LATERAL (SELECT max(c.decided_at) FILTER (WHERE c.status = 'opted_out') AS out_at, max(c.decided_at) FILTER (WHERE c.status = 'opted_in') AS in_at
+			FROM consent_state c WHERE c.profile_id = r.profile_id AND c.channel = r.channel AND (c.purpose = ANY($4::text[]) OR c.purpose = ANY($5::text[]))) c ON true
+		LEFT JOIN pushes p ON p.platform = $1 AND p.channel = r.channel AND p.hash = r.hash AND p.intent = 'suppress' AND p.status IN ('ordered', 'applied', 'unchanged', 'accepted', 'pending')
+			AND $6::timestamptz BETWEEN p.ordered_at - interval '1 minute' AND coalesce(p.pushed_at, p.ordered_at) + $7::interval + interval '1 minute'
+		WHERE r.channel = $2 AND r.hash = $3 AND c.out_at IS NULL AND (c.in_at IS NULL OR $6::timestamptz >= c.in_at AND p.hash IS NULL)`,
+		platform, channel, hash, pq.Array(pushedFor), pq.Array(means), at, interval(verify))
+	if err != nil {
+		return nil, fmt.Errorf("addresses: %w", err)
+	}
+	defer rows.Close()
+	out := map[uuid.UUID]bool{}
+	for rows.Next() {
+		var id uuid.UUID
+		if err := rows.Scan(&id); err != nil {
+			return nil, fmt.Errorf("addresses: %w", err)
+		}
+		out[id] = true
+	}
+	return out, rows.Err()
+}

@@ -1,0 +1,87 @@
+package suppressions
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/lib/pq"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/schema"
+)
+
+// Row is what one page of a platform's list says about one address in one scope.
+type Row struct {
+	Scope     string // "" for the whole account, else kind:id
+	Hash      []byte // of the address
+	Gone      bool   // the platform says that it would send
+	Reason    string
+	Class     string
+	Native    string
+	At        time.Time
+	Precision string
+	Address   string // only of whom it would send to
+}
+
+// Stage adds a page to what a run has read. seq is the number of rows that were there before.
+func Stage(ctx context.Context, tx *sql.Tx, run uuid.UUID, channel domain.Channel, seq int64, rows []Row) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	// Losing the page loses nothing: it is unlogged, and the run counts what is there before it believes it.
+	if _, err := tx.ExecContext(ctx, `SET LOCAL synchronous_commit = off`); err != nil {
+		return fmt.Errorf("stage: %w", err)
+	}
+	stmt, err := tx.PrepareContext(ctx, pq.CopyIn("reconciled_rows", "run", "seq", "channel", "scope", "hash", "gone", "reason", "class", "native", "at", "precision", "address"))
+	if err != nil {
+		return fmt.Errorf("stage: %w", err)
+	}
+	defer stmt.Close()
+	id := run.String()
+	for i := range rows {
+		r := &rows[i]
+		if _, err := stmt.ExecContext(ctx, id, seq+int64(i), string(channel), r.Scope, r.Hash, r.Gone, null(r.Reason), null(r.Class), null(r.Native), at(r.At), null(r.Precision), null(r.Address)); err != nil {
+			return fmt.Errorf("stage: %w", err)
+		}
+	}
+	if _, err := stmt.ExecContext(ctx); err != nil {
+		return fmt.Errorf("stage: %w", err)
+	}
+	return nil
+}
+
+func null(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
+}
+
+func at(t time.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return t
+}
+
+// Staged counts the rows of a run, of which a crash of the database leaves none.
+func Staged(ctx context.Context, q schema.Querier, run uuid.UUID) (n int64, err error) {
+	err = q.QueryRowContext(ctx, `SELECT count(*) FROM reconciled_rows WHERE run = $1`, run).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("staged rows: %w", err)
+	}
+	return n, nil
+}
+
+// Unstage forgets what a run has read, and what it made of it.
+func Unstage(ctx context.Context, q schema.Querier, run uuid.UUID) error {
+	for _, table := range []string{"reconciled_rows", "reconciled_state"} {
+		if _, err := q.ExecContext(ctx, `DELETE FROM `+table+` WHERE run = $1`, run); err != nil {
+			return fmt.Errorf("forget the pages of a run: %w", err)
+		}
+	}
+	return nil
+}
