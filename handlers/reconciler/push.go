@@ -123,7 +123,7 @@ func (s *Service) prepare(ctx context.Context, l *link, b *batch, claimed []supp
 	for _, o := range claimed {
 		profiles, hashes = append(profiles, o.Profile), append(hashes, o.Hash)
 	}
-	views, err := consent.Views(ctx, s.DB, profiles)
+	known, err := consent.Look(ctx, s.DB, profiles)
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func (s *Service) prepare(ctx context.Context, l *link, b *batch, claimed []supp
 		return err
 	}
 	for _, o := range claimed {
-		status, decision, decidedAt := standingOf(views[o.Profile][b.channel], l.PushedFor)
+		status, decision, decidedAt := standingOf(known.View(o.Profile, b.channel), l.PushedFor)
 		holds := status == domain.OptedOut
 		if b.intent == domain.Resubscribe {
 			holds = status == domain.OptedIn
@@ -198,11 +198,17 @@ func (s *Service) addresses(ctx context.Context, b *batch, hashes [][]byte, clai
 			return nil, nil, err
 		}
 		for _, o := range opened {
-			c, ok := o.Payload.(domain.ConsentChanged)
-			if !ok || c.Contact == nil {
+			var contact *domain.Contact
+			switch p := o.Payload.(type) {
+			case domain.ConsentChanged:
+				contact = p.Contact
+			case domain.ProfileObserved:
+				contact = p.Contact
+			}
+			if contact == nil {
 				continue
 			}
-			for _, text := range []string{c.Contact.Email, c.Contact.Mobile} {
+			for _, text := range []string{contact.Email, contact.Mobile} {
 				if value, err := domain.NormalizeAddress(b.channel, text); err == nil && suppressions.HashOf(s.Vault.ContactHash(string(b.channel), value)) == hash {
 					byHash[hash] = value
 				}

@@ -22,6 +22,7 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/reconciler"
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/contacts"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/suppressions"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 	"github.com/dispatch-ledger/dispatch-ledger/schema/schematest"
@@ -41,7 +42,7 @@ type world struct {
 	sims map[string]platformtest.Simulator // by host
 }
 
-var definitions = []projections.Definition{consent.Definition, suppressions.Definition}
+var definitions = []projections.Definition{consent.Definition, contacts.Definition, suppressions.Definition}
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
@@ -311,11 +312,11 @@ func (c *connected) suppressed(p person) bool {
 // standing is a person's answer to everything on the channel.
 func (c *connected) standing(t testing.TB, p person) domain.ConsentStatus {
 	t.Helper()
-	views, err := consent.Views(t.Context(), c.ledger.DB(), []uuid.UUID{p.id})
+	known, err := consent.Look(t.Context(), c.ledger.DB(), []uuid.UUID{p.id})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return views[p.id][c.channel].Purposes[domain.PurposeAll].Status
+	return known.View(p.id, c.channel).Purposes[domain.PurposeAll].Status
 }
 
 // open are the findings that wait, by class and address hash.

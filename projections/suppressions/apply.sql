@@ -40,11 +40,11 @@ FROM (
 WHERE (p.platform, p.channel, p.hash, p.intent, p.decision) = (c.platform, c.channel, c.hash, c.intent, c.decision) AND p.position < c.position;
 
 -- name: whose address a hash is
--- on: consent.changed
+-- on: consent.changed, profile.observed
 INSERT INTO reach AS r (channel, hash, profile_id, named, position)
-SELECT DISTINCT ON (1, 2, 3) h.channel, decode(h.hash, 'hex'), s.subject, s.data->>'decided_by' <> 'platform', s.position
+SELECT DISTINCT ON (1, 2, 3) h.channel, decode(h.hash, 'hex'), s.subject, coalesce(s.data->>'decided_by', '') <> 'platform', s.position
 FROM slice s, json_to_recordset(s.data->'contact_hashes') AS h (channel text, hash text)
-WHERE s.type = 'consent.changed'
+WHERE s.type IN ('consent.changed', 'profile.observed') AND s.subject IS NOT NULL
 ORDER BY 1, 2, 3, 4 DESC, s.position DESC
 ON CONFLICT (channel, hash, profile_id) DO UPDATE SET named = excluded.named, position = excluded.position
     WHERE excluded.named >= r.named;

@@ -111,7 +111,7 @@ WITH ` + theirsCTE + `, matched AS MATERIALIZED (
 ), ours AS MATERIALIZED (
 	SELECT c.profile_id, max(c.decided_at) FILTER (WHERE c.status = 'opted_out') AS out_at, max(c.position) FILTER (WHERE c.status = 'opted_out') AS out_position,
 	       max(c.decided_at) FILTER (WHERE c.status = 'opted_in') AS in_at, max(c.position) FILTER (WHERE c.status = 'opted_in') AS in_position
-	FROM consent_state c WHERE c.channel = $2 AND c.purpose = ANY($6::text[]) AND c.profile_id IN (SELECT profile_id FROM matched)
+	FROM consent_held c WHERE c.channel = $2 AND c.purpose = ANY($6::text[]) AND c.profile_id IN (SELECT profile_id FROM matched)
 	GROUP BY c.profile_id
 ), judged AS MATERIALIZED (
 	SELECT m.hash, m.profile_id, m.reason, m.latest, o.out_at, o.out_position, o.in_at, o.in_position, m.fresh, m.class AS kind,
@@ -148,7 +148,7 @@ FROM judged`
 const absentQuery = `
 WITH ` + theirsCTE + `, outs AS MATERIALIZED (
 	SELECT DISTINCT ON (r.hash) r.hash, r.profile_id, c.out_at, c.out_position
-	FROM (SELECT profile_id, max(decided_at) AS out_at, max(position) AS out_position FROM consent_state
+	FROM (SELECT profile_id, max(decided_at) AS out_at, max(position) AS out_position FROM consent_held
 	      WHERE channel = $2 AND purpose = ANY($6::text[]) AND status = 'opted_out' GROUP BY profile_id) c
 	JOIN reach r ON r.channel = $2 AND r.profile_id = c.profile_id
 	ORDER BY r.hash, c.out_position DESC
@@ -198,8 +198,8 @@ WITH ` + theirsCTE + `, meant AS (SELECT key AS id, value AS purpose FROM jsonb_
 	INSERT INTO reconciled_differences (run, platform, channel, scope, class, hash, profile_id, reason, theirs_at, ours_at, decision, purpose, action)
 	SELECT $1, $3, $2, s.scope, 'missing_here', s.hash, r.profile_id, s.reason, s.latest, a.decided_at, a.position, s.purpose, 'record'
 	FROM scoped s JOIN reach r ON r.channel = $2 AND r.hash = s.hash
-	LEFT JOIN consent_state a ON a.profile_id = r.profile_id AND a.channel = $2 AND a.purpose = s.purpose
-	LEFT JOIN consent_state g ON g.profile_id = r.profile_id AND g.channel = $2 AND g.purpose = 'all' AND g.status = 'opted_out'
+	LEFT JOIN consent_held a ON a.profile_id = r.profile_id AND a.channel = $2 AND a.purpose = s.purpose
+	LEFT JOIN consent_held g ON g.profile_id = r.profile_id AND g.channel = $2 AND g.purpose = 'all' AND g.status = 'opted_out'
 	WHERE s.purpose <> 'ignore' AND g.profile_id IS NULL
 	  AND (a.profile_id IS NULL OR a.status = 'unknown' OR a.status = 'opted_in' AND s.latest >= a.decided_at)
 )

@@ -71,7 +71,7 @@ func LiftedAndUnasked(ctx context.Context, q schema.Querier, run uuid.UUID) ([]D
 func Gone(ctx context.Context, q schema.Querier, platform string, run uuid.UUID, channels []domain.Channel) ([]Finding, error) {
 	return findings(ctx, q, `SELECT `+findingColumns+` FROM findings f WHERE f.platform = $1 AND f.state = 'open' AND f.channel = ANY($3::text[]) AND f.run <> $2
 		AND NOT EXISTS (SELECT FROM reconciled_differences d WHERE d.run = $2 AND d.channel = f.channel AND d.class = f.class AND d.scope = f.scope AND d.hash IS NOT DISTINCT FROM f.hash)
-		AND (f.class <> 'lifted_there' OR NOT EXISTS (SELECT FROM consent_state c WHERE c.profile_id = f.profile_id AND c.channel = f.channel AND c.status = 'opted_out'))
+		AND (f.class <> 'lifted_there' OR NOT EXISTS (SELECT FROM consent_held c WHERE c.profile_id = f.profile_id AND c.channel = f.channel AND c.status = 'opted_out'))
 		ORDER BY position`, platform, run, pq.Array(channels))
 }
 
@@ -161,7 +161,7 @@ func Undecided(ctx context.Context, q schema.Querier, platform string, channel d
 		SELECT r.profile_id
 		FROM reach r
 		LEFT JOIN LATERAL (SELECT max(c.decided_at) FILTER (WHERE c.status = 'opted_out') AS out_at, max(c.decided_at) FILTER (WHERE c.status = 'opted_in') AS in_at
-			FROM consent_state c WHERE c.profile_id = r.profile_id AND c.channel = r.channel AND (c.purpose = ANY($4::text[]) OR c.purpose = ANY($5::text[]))) c ON true
+			FROM consent_held c WHERE c.profile_id = r.profile_id AND c.channel = r.channel AND (c.purpose = ANY($4::text[]) OR c.purpose = ANY($5::text[]))) c ON true
 		LEFT JOIN pushes p ON p.platform = $1 AND p.channel = r.channel AND p.hash = r.hash AND p.intent = 'suppress' AND p.status IN ('ordered', 'applied', 'unchanged', 'accepted', 'pending')
 			AND $6::timestamptz BETWEEN p.ordered_at - interval '1 minute' AND coalesce(p.pushed_at, p.ordered_at) + $7::interval + interval '1 minute'
 		WHERE r.channel = $2 AND r.hash = $3 AND c.out_at IS NULL AND (c.in_at IS NULL OR $6::timestamptz >= c.in_at AND p.hash IS NULL)`,

@@ -136,7 +136,7 @@ func QueueDecided(ctx context.Context, tx *sql.Tx, wishes string, now time.Time)
 				       (array_agg(x.profile_id ORDER BY c.position DESC) FILTER (WHERE c.status = 'opted_out'))[1] AS out_profile,
 				       max(c.position) FILTER (WHERE c.status = 'opted_in') AS in_position, max(c.decided_at) FILTER (WHERE c.status = 'opted_in') AS in_at,
 				       (array_agg(x.profile_id ORDER BY c.position DESC) FILTER (WHERE c.status = 'opted_in'))[1] AS in_profile
-				FROM reach x JOIN consent_state c ON c.profile_id = x.profile_id AND c.channel = x.channel AND c.purpose = ANY(w.purposes)
+				FROM reach x JOIN consent_held c ON c.profile_id = x.profile_id AND c.channel = x.channel AND c.purpose = ANY(w.purposes)
 				WHERE x.channel = r.channel AND x.hash = r.hash) o
 		), stale AS (
 			DELETE FROM outgoing o USING state s WHERE (o.platform, o.channel, o.hash) = (s.platform, s.channel, s.hash) AND o.finding IS NULL

@@ -17,7 +17,6 @@ CREATE TABLE listed (
     position  bigint           NOT NULL,
     PRIMARY KEY (platform, channel, scope, hash)
 );
-CREATE INDEX listed_hash ON listed (channel, hash);
 
 CREATE TABLE pushes (
     platform     text COLLATE "C" NOT NULL,
@@ -36,8 +35,6 @@ CREATE TABLE pushes (
     position     bigint           NOT NULL,
     PRIMARY KEY (platform, channel, hash)
 );
-CREATE INDEX pushes_unconfirmed ON pushes (platform, channel, decided_at) WHERE confirmed_at IS NULL;
-CREATE INDEX pushes_profile ON pushes (profile_id);
 
 -- Whose address a hash is, and where the address itself stands sealed.
 CREATE TABLE reach (
@@ -48,7 +45,6 @@ CREATE TABLE reach (
     position   bigint           NOT NULL, -- of the last event that gave it, one that names it before one that does not
     PRIMARY KEY (channel, hash, profile_id)
 );
-CREATE INDEX reach_profile ON reach (profile_id, channel);
 
 CREATE TABLE platform_policies (
     name       text COLLATE "C" PRIMARY KEY,
@@ -75,7 +71,6 @@ CREATE TABLE reconciliation_runs (
     counts      jsonb,
     position    bigint           NOT NULL  -- of its start
 );
-CREATE INDEX reconciliation_runs_platform ON reconciliation_runs (platform, position);
 
 CREATE TABLE findings (
     id          uuid PRIMARY KEY,
@@ -101,6 +96,3 @@ CREATE TABLE findings (
     reason      text,
     position    bigint           NOT NULL
 );
-CREATE INDEX findings_open ON findings (platform, state, position);
-CREATE INDEX findings_basis ON findings (platform, channel, class, hash);
-CREATE INDEX findings_profile ON findings (profile_id);
