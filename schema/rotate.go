@@ -87,6 +87,9 @@ func (v *Vault) beginRotation(ctx context.Context) (newest int, err error) {
 	if err := v.rewrapSigningKeys(ctx, tx); err != nil {
 		return 0, err
 	}
+	if err := v.rewrapFleetKeys(ctx, tx); err != nil {
+		return 0, err
+	}
 	if err := tx.QueryRowContext(ctx, `SELECT max(id) FROM wrapping_keys`).Scan(&newest); err != nil {
 		return 0, err
 	}

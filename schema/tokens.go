@@ -47,10 +47,11 @@ const (
 	RolePrivacy    Role = "privacy"    // erases, and answers access requests
 	RoleAnalyst    Role = "analyst"    // reads projections, exports
 	RoleAdmin      Role = "admin"      // everything, tokens and secrets included
+	RoleDispatcher Role = "dispatcher" // joins the fleet that sends what a broker brings; nothing over HTTP
 )
 
 // Roles are all roles.
-var Roles = []Role{RoleEmitter, RoleOperator, RoleCompliance, RolePrivacy, RoleAnalyst, RoleAdmin}
+var Roles = []Role{RoleEmitter, RoleOperator, RoleCompliance, RolePrivacy, RoleAnalyst, RoleAdmin, RoleDispatcher}
 
 var (
 	// ErrUnauthenticated is the parent of all reasons to refuse a token. What the caller is told should be no more than
