@@ -101,7 +101,9 @@ func (d *Dispatcher) deliver(ctx context.Context, j job) {
 			}
 		}
 	}
-	d.record(ctx, j.Claim, a)
+	if d.record(ctx, j.Claim, a) && outcome.Recorded != nil {
+		outcome.Recorded()
+	}
 	d.metrics.attempts.WithLabelValues(string(v.Kind)).Inc()
 	if v.Kind.Settles() {
 		d.metrics.lastSent.Set(float64(d.Now().Unix()))
@@ -171,8 +173,9 @@ func (d *Dispatcher) gate(j job, planned domain.DeliveryPlanned, t targets.Targe
 }
 
 // record appends the event that ends an attempt, and does not give up while the database is away: the request has left.
-// When the attempt was recorded as lost meanwhile, what really came of it is recorded besides.
-func (d *Dispatcher) record(ctx context.Context, j queue.Claim, payload domain.Payload) {
+// When the attempt was recorded as lost meanwhile, what really came of it is recorded besides. It reports whether the ledger
+// has it.
+func (d *Dispatcher) record(ctx context.Context, j queue.Claim, payload domain.Payload) bool {
 	id := attemptID(j.Planned.DeliveryID, j.Attempt)
 	if ctx.Err() != nil { // cut off while draining: one more try, the outcome is known after all
 		var cancel context.CancelFunc
@@ -206,6 +209,7 @@ func (d *Dispatcher) record(ctx context.Context, j queue.Claim, payload domain.P
 		d.Log.ErrorContext(ctx, "an attempt could not be recorded; its lease will run out and it will count as lost",
 			slog.String("delivery", j.Planned.DeliveryID.String()), slog.Int("attempt", j.Attempt), slog.Any("error", err))
 	}
+	return err == nil
 }
 
 // disable switches a target off that its platform has withdrawn.

@@ -34,6 +34,13 @@ type Sender interface {
 	Send(ctx context.Context, r outbound.Request) (outbound.Outcome, error)
 }
 
+// Fleet is a Sender whose capacity comes and goes: it has others make the requests.
+type Fleet interface {
+	// Capacity is how many requests may be in flight now, over all targets, and in how many processes. A target's own limit
+	// of concurrency counts for each.
+	Capacity() (requests, processes int)
+}
+
 // Config is what a dispatcher works with.
 type Config struct {
 	DB     *sql.DB // with the projections on its search path
@@ -200,7 +207,7 @@ func (d *Dispatcher) claim(ctx, working context.Context, claimer *queue.Claimer)
 	if len(claims) == 0 {
 		return 0, paced, nil
 	}
-	d.lanes.enter(claims, func(target string) int { return plans[target].target.Limits.Concurrency })
+	d.lanes.enter(claims, func(target string) int { return plans[target].width })
 	d.requests.Add(len(claims))
 	go d.begin(working, claims, plans, claimed)
 	return len(claims), paced, nil
@@ -210,12 +217,21 @@ func (d *Dispatcher) claim(ctx, working context.Context, claimer *queue.Claimer)
 type plan struct {
 	work   queue.Work
 	target targets.Target // as it is now
+	width  int            // how many requests to it may be in flight
 }
 
 // wanted says how much more each target may take, the urgent first.
 func (d *Dispatcher) wanted(ctx context.Context, work []queue.Work) ([]queue.Wanted, map[string]plan, error) {
 	var wanted []queue.Wanted
 	plans := make(map[string]plan, len(work))
+	processes := 1
+	if fleet, ok := d.Sender.(Fleet); ok {
+		var requests int
+		requests, processes = fleet.Capacity()
+		if d.lanes.widen(requests); requests == 0 {
+			return nil, nil, nil
+		}
+	}
 	for _, w := range work {
 		if w.Paused {
 			continue
@@ -233,7 +249,8 @@ func (d *Dispatcher) wanted(ctx context.Context, work []queue.Work) ([]queue.Wan
 				continue
 			}
 		}
-		free := min(d.lanes.room(w.Target, t.Limits.Concurrency), claimAtOnce)
+		width := t.Limits.Concurrency * processes
+		free := min(d.lanes.room(w.Target, width), claimAtOnce)
 		probe := w.Cause == domain.PausedByFailures
 		if probe {
 			free = min(free, 1)
@@ -241,7 +258,7 @@ func (d *Dispatcher) wanted(ctx context.Context, work []queue.Work) ([]queue.Wan
 		if free <= 0 {
 			continue
 		}
-		plans[w.Target] = plan{work: w, target: t}
+		plans[w.Target] = plan{work: w, target: t, width: width}
 		next := queue.Wanted{Target: w.Target, Free: free, Lease: time.Duration(t.Retry.Timeout) + d.Grace, Probe: probe}
 		if perSecond := t.Limits.Rate.PerSecond(); !math.IsInf(perSecond, 1) {
 			next.Rate, next.Burst = perSecond, max(1, perSecond*paceInterval.Seconds())

@@ -30,6 +30,13 @@ type lane struct {
 
 func newLanes(road int) *lanes { return &lanes{road: road, lanes: map[string]*lane{}} }
 
+// widen sets how many requests may be in flight, over all targets.
+func (l *lanes) widen(road int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.road = road
+}
+
 // Claiming ahead keeps a fast target's slots busy while the next claim is made; a slow one's claims would only grow old.
 const (
 	aheadFor = 20 * time.Millisecond

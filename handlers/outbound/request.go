@@ -23,6 +23,7 @@ type Request struct {
 	Attempt    int       `json:"attempt"`
 	ProfileID  uuid.UUID `json:"profile_id,omitzero"`
 	Target     string    `json:"target"`
+	Known      int64     `json:"known"` // whether it may be sent was asked of the ledger up to this position
 
 	Platform    string            `json:"platform"`
 	Method      string            `json:"method"`
@@ -47,6 +48,9 @@ type Request struct {
 type Outcome struct {
 	Attempt domain.DeliveryAttempted `json:"attempt"` // what the sender knows of it: the request, the answer, the times
 	Verdict platforms.Verdict        `json:"verdict"`
+
+	// Recorded, unless it is nil, is called once the ledger holds the outcome.
+	Recorded func() `json:"-"`
 }
 
 // Fill puts what the sender knows into the attempt that is recorded.

@@ -26,6 +26,7 @@ type Work struct {
 	State     string    // of the target: enabled or deleted
 	Version   int64     // of the target's configuration
 	Position  int64     // of the last event about the target: its configuration and state are cached by it
+	Known     int64     // what is read from the projections after this holds every event up to here
 }
 
 // workQuery hops from target to target along the index, so that its cost is in targets and not in deliveries.
@@ -36,7 +37,8 @@ WITH RECURSIVE hop AS (
 	SELECT (SELECT q.target FROM queue q WHERE q.target > h.target ORDER BY q.target LIMIT 1) FROM hop h WHERE h.target IS NOT NULL
 )
 SELECT h.target, d.priority, coalesce(p.until > clock_timestamp(), false), coalesce(p.cause, ''), coalesce(p.pauses, 0),
-	CASE WHEN p.cause IS NOT NULL THEN p.held_since END, coalesce(b.failures, 0), t.state, t.version, t.position
+	CASE WHEN p.cause IS NOT NULL THEN p.held_since END, coalesce(b.failures, 0), t.state, t.version, t.position,
+	(SELECT min(k.position) FROM subscriptions k WHERE k.name IN ('projection.consent', 'projection.targets', 'projection.queue'))
 FROM hop h
 JOIN targets t ON t.handle = h.target
 LEFT JOIN pauses p ON p.target = h.target
@@ -165,7 +167,7 @@ func (c *Claimer) Work(ctx context.Context) (out []Work, err error) {
 	for rows.Next() {
 		var w Work
 		var held sql.NullTime
-		if err := rows.Scan(&w.Target, &w.Priority, &w.Paused, &w.Cause, &w.Pauses, &held, &w.Failures, &w.State, &w.Version, &w.Position); err != nil {
+		if err := rows.Scan(&w.Target, &w.Priority, &w.Paused, &w.Cause, &w.Pauses, &held, &w.Failures, &w.State, &w.Version, &w.Position, &w.Known); err != nil {
 			return nil, err
 		}
 		w.HeldSince = held.Time
@@ -231,6 +233,21 @@ func Release(ctx context.Context, q schema.Querier, worker string, claims []Clai
 		return fmt.Errorf("release claims: %w", err)
 	}
 	return nil
+}
+
+// Base is how many attempts were made before a delivery was last put into the queue; 0 for one that is not in it.
+func Base(ctx context.Context, q schema.Querier, delivery uuid.UUID) (n int, err error) {
+	rows, err := q.QueryContext(ctx, `SELECT base FROM queue WHERE delivery_id = $1`, delivery)
+	if err != nil {
+		return 0, fmt.Errorf("queue: %w", err)
+	}
+	defer rows.Close()
+	if rows.Next() {
+		if err := rows.Scan(&n); err != nil {
+			return 0, fmt.Errorf("queue: %w", err)
+		}
+	}
+	return n, rows.Err()
 }
 
 // Overdue is a delivery whose time has passed before it was sent.
