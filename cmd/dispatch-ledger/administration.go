@@ -17,6 +17,7 @@ import (
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/api"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/broker"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/simulator"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/simulators"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
@@ -42,12 +43,19 @@ func newToken(s *settings) *cobra.Command {
 				if _, err := st.record(ctx, domain.TokenCreated{Name: info.Name, Role: string(info.Role)}, nil); err != nil {
 					return err
 				}
+				if info.Role == schema.RoleDispatcher {
+					fleet, err := st.vault.Fleet(ctx)
+					if err != nil {
+						return err
+					}
+					token = broker.Credential{Token: token, Public: fleet.Public}.String()
+				}
 				_, err = fmt.Fprintln(s.env.stdout, token)
 				return err
 			})
 		},
 	}
-	create.Flags().StringVar(&role, "role", "", "emitter, operator, compliance, privacy, analyst or admin")
+	create.Flags().StringVar(&role, "role", "", "emitter, operator, compliance, privacy, analyst, admin, or dispatcher for serve --roles dispatch --join")
 	create.Flags().StringVar(&name, "name", "", "whom it is for; stands as the actor in events")
 	create.Flags().DurationVar(&expires, "expires", 0, "how long it is good for, such as 720h; 0 is until revoked")
 	for _, required := range []string{"role", "name"} {

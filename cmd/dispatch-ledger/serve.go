@@ -33,11 +33,12 @@ type serveFlags struct {
 	drain          time.Duration
 	otlpEndpoint   string
 	traceRatio     float64
+	broker         brokerFlags
 }
 
 func (f *serveFlags) addTo(flags *pflag.FlagSet) {
 	flags.StringVar(&f.listen, "listen", "127.0.0.1:8080", "address of the API; port 0 takes a free one")
-	flags.StringSliceVar(&f.roles, "roles", []string{"api", "worker"}, "what this process does: api, worker")
+	flags.StringSliceVar(&f.roles, "roles", []string{"api", "worker"}, "what this process does: api, worker, and with --broker dispatch, which needs no database")
 	flags.StringVar(&f.bootstrapToken, "bootstrap-token", "", "becomes the first admin token of an empty ledger; empty prints a random one, once")
 	flags.StringSliceVar(&f.allowNetworks, "allow-network", nil, "network that targets may reach besides public addresses, such as 127.0.0.0/8 (repeatable)")
 	flags.StringToStringVar(&f.variables, "variable", nil, "constant that templates may name, such as klaviyo_public_key=ABC123 (repeatable)")
@@ -47,6 +48,7 @@ func (f *serveFlags) addTo(flags *pflag.FlagSet) {
 	flags.DurationVar(&f.drain, "drain", 30*time.Second, "how long requests in flight may take to end when the process is asked to stop; what is not claimed yet stays queued")
 	flags.StringVar(&f.otlpEndpoint, "otlp-endpoint", "", "collector that OpenTelemetry spans go to, by OTLP over HTTP, such as http://localhost:4318; empty: none are made")
 	flags.Float64Var(&f.traceRatio, "trace-ratio", 1, "part of the firings that are traced, 0 to 1, each wholly")
+	f.broker.addTo(flags)
 }
 
 func (f *serveFlags) workers() (workerOptions, error) {
@@ -71,6 +73,12 @@ func newServe(s *settings) *cobra.Command {
 		Short: "Run the service: API, planner, dispatcher, projections",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := f.check(); err != nil {
+				return err
+			}
+			if slices.Equal(f.roles, []string{roleDispatch}) {
+				return s.dispatchOnly(cmd.Context(), f)
+			}
 			return s.serving(cmd.Context(), func(ctx context.Context, st *store) error { return st.serve(ctx, f, nil) })
 		},
 	}
@@ -78,13 +86,28 @@ func newServe(s *settings) *cobra.Command {
 	return cmd
 }
 
-// serve runs the service until ctx ends. ready, unless nil, is told the address once requests are answered.
-func (st *store) serve(ctx context.Context, f serveFlags, ready func(address string)) (err error) {
+// The roles of a process.
+const (
+	roleAPI      = "api"
+	roleWorker   = "worker"
+	roleDispatch = "dispatch"
+)
+
+// check reports roles that do not exist or do not go together.
+func (f *serveFlags) check() error {
 	for _, role := range f.roles {
-		if role != "api" && role != "worker" {
-			return usagef("--roles names %q; there are api and worker", role)
+		if !slices.Contains([]string{roleAPI, roleWorker, roleDispatch}, role) {
+			return usagef("--roles names %q; there are %s, %s and %s", role, roleAPI, roleWorker, roleDispatch)
 		}
 	}
+	if slices.Contains(f.roles, roleDispatch) && f.broker.url == "" {
+		return usagef("--roles %s takes its work from a broker: name one with --broker nats://HOST:4222; without a broker, the worker dispatches by itself", roleDispatch)
+	}
+	return nil
+}
+
+// serve runs the service until ctx ends. ready, unless nil, is told the address once requests are answered.
+func (st *store) serve(ctx context.Context, f serveFlags, ready func(address string)) (err error) {
 	o, err := f.workers()
 	if err != nil {
 		return err
@@ -127,10 +150,16 @@ func (st *store) serve(ctx context.Context, f serveFlags, ready func(address str
 			}
 		})
 	}
-	if slices.Contains(f.roles, "worker") {
-		part("worker", func(ctx context.Context) error { return st.work(ctx, o) })
+	if slices.Contains(f.roles, roleWorker) {
+		if o.broker, err = st.brokerConfig(f.broker); err != nil {
+			return err
+		}
+		part(roleWorker, func(ctx context.Context) error { return st.work(ctx, o) })
 	}
-	if slices.Contains(f.roles, "api") {
+	if slices.Contains(f.roles, roleDispatch) || f.broker.url == brokerEmbedded && slices.Contains(f.roles, roleWorker) {
+		part(roleDispatch, func(ctx context.Context) error { return st.dispatchBeside(ctx, f, o) })
+	}
+	if slices.Contains(f.roles, roleAPI) {
 		handler, err := api.New(api.Config{
 			Ledger: st.ledger, Vault: st.vault, DB: st.db, Auth: st.tokens, Variables: o.variables, Environment: o.environment, Projections: st.engine,
 			Registry: st.registry, Log: st.log, Clock: time.Now, Version: version(), Tracer: o.tracer, Fallback: st.pages(),

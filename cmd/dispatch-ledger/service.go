@@ -12,7 +12,9 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/lib/pq"
 
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/broker"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/dispatcher"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/outbound"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/planner"
@@ -32,6 +34,7 @@ type workerOptions struct {
 	grace       time.Duration
 	drain       time.Duration
 	tracer      *tracing.Tracer // nil: no spans
+	broker      *broker.Config  // by which dispatchers are reached; nil: this process dispatches
 }
 
 // liveSlice is the largest slice of a live projection: short transactions, and still fast when catching up.
@@ -59,6 +62,25 @@ func (st *store) work(ctx context.Context, o workerOptions) error {
 	readers := append(st.engine.Live(liveSlice),
 		projections.Live{Subscription: plan.Subscription(), Handle: plan.Handle},
 		projections.Live{Subscription: schema.TreeSubscription, Handle: schema.GrowTree})
+	c := dispatcher.Config{
+		DB: st.db, Ledger: st.ledger, Vault: st.vault, Now: time.Now, Log: st.log,
+		Worker: workerName(), Moved: func() <-chan struct{} { return topic.Moved(queue.Definition.SubscriptionName()) },
+		Concurrency: o.concurrency, Grace: o.grace, Drain: o.drain, Registry: st.registry, Tracer: o.tracer,
+	}
+	var carry *broker.Writer
+	if o.broker == nil {
+		c.Sender = outbound.New(outbound.NewClient(outbound.Options{Allowed: o.allowed}), time.Now)
+	} else {
+		if carry, err = st.writer(ctx, *o.broker); err != nil {
+			return err
+		}
+		fences, err := carry.Fences(ctx)
+		if err != nil {
+			return err
+		}
+		readers = append(readers, fences)
+		c.Sender, c.Grace = carry, max(o.grace, broker.LeaseGrace)
+	}
 	for _, r := range readers {
 		if err := projections.AddTo(ctx, router, topic, r.Subscription, r.Handle); err != nil {
 			if ctx.Err() != nil {
@@ -67,11 +89,7 @@ func (st *store) work(ctx context.Context, o workerOptions) error {
 			return err
 		}
 	}
-	send, err := dispatcher.New(dispatcher.Config{
-		DB: st.db, Ledger: st.ledger, Vault: st.vault, Sender: outbound.New(outbound.NewClient(outbound.Options{Allowed: o.allowed}), time.Now), Now: time.Now, Log: st.log,
-		Worker: workerName(), Moved: func() <-chan struct{} { return topic.Moved(queue.Definition.SubscriptionName()) },
-		Concurrency: o.concurrency, Grace: o.grace, Drain: o.drain, Registry: st.registry, Tracer: o.tracer,
-	})
+	send, err := dispatcher.New(c)
 	if err != nil {
 		return err
 	}
@@ -84,13 +102,17 @@ func (st *store) work(ctx context.Context, o workerOptions) error {
 	}
 
 	var wg sync.WaitGroup
-	errs := make(chan error, 3)
+	errs := make(chan error, 4)
 	// The dispatcher ends first: what it records then is still projected.
 	routing, stopRouting := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopRouting()
 	wg.Go(func() { errs <- router.Run(routing) })
 	wg.Go(func() { errs <- sign.Run(ctx) })
 	wg.Go(func() { st.engine.Keep(ctx, rebuildsAtOnce) })
+	if carry != nil {
+		carry.Adopt = send.Adopt
+		wg.Go(func() { errs <- carry.Run(routing) })
+	}
 	errs <- send.Run(ctx)
 	if err := topic.Close(); err != nil {
 		st.log.DebugContext(ctx, "close topic", slog.Any("error", err))
@@ -134,7 +156,7 @@ func (st *store) catchUp(ctx context.Context) error {
 	defer ticker.Stop()
 	for {
 		var behind bool
-		err := st.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM subscriptions WHERE state = 'running' AND name <> $2 AND position < $1)`, head, planner.Name).Scan(&behind)
+		err := st.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM subscriptions WHERE state = 'running' AND name <> ALL ($2) AND position < $1)`, head, pq.Array([]string{planner.Name, broker.FencesName})).Scan(&behind)
 		if err != nil || !behind {
 			cancel()
 			return errors.Join(err, topic.Close(), <-done)

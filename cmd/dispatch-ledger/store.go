@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/broker"
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/audit"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
@@ -41,6 +42,7 @@ type store struct {
 	registry  *prometheus.Registry
 	log       *slog.Logger
 	settings  *settings
+	broker    *broker.Config // the one in use, once it is known
 	closeDown []func() error
 }
 
