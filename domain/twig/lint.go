@@ -324,6 +324,20 @@ func (l *linter) platforms(t *Template) {
 	}
 }
 
+// output finds what platforms does in what a template renders to: a field that the template puts together.
+func (l *linter) output(rendered string) {
+	for _, rule := range platformRules {
+		if l.o.Platform != "" && l.o.Platform != rule.platform || !rule.re.MatchString(rendered) {
+			continue
+		}
+		if !slices.ContainsFunc(l.findings, func(f Finding) bool { return f.Rule == rule.rule }) {
+			f := rule.finding()
+			f.Message, f.Line, f.Column = "rendered: "+f.Message, 1, 1
+			l.add(f)
+		}
+	}
+}
+
 func (r *platformRule) finding() Finding {
 	return Finding{Rule: r.rule, Severity: r.severity, Message: r.message, Suggestion: r.hint}
 }
@@ -527,7 +541,10 @@ func (l *linter) generated() {
 	reported := map[string]bool{}
 	for _, g := range generateContexts(l.t.Paths()) {
 		c := &Context{root: g.root}
-		_, err := l.t.Render(context.Background(), c, RenderOptions{Functions: functions, Variables: variables, Now: now})
+		rendered, err := l.t.Render(context.Background(), c, RenderOptions{Functions: functions, Variables: variables, Now: now})
+		if err == nil {
+			l.output(rendered.Output)
+		}
 		var e *Error
 		if !errors.As(err, &e) {
 			continue
