@@ -120,6 +120,16 @@ func (f CommsField) Status(value string) (ConsentStatus, bool) {
 	return OptedOut, true
 }
 
+// Stricter reports whether one value of the field permits less than another.
+func (f CommsField) Stricter(a, b string) bool {
+	x, answers := f.Status(a)
+	y, _ := f.Status(b)
+	if !answers {
+		return a == CommsYes && b != CommsYes // of a bounce
+	}
+	return x.restriction() > y.restriction()
+}
+
 // The values of the CRM's booleans.
 const (
 	CommsYes  = "yes"

@@ -84,6 +84,8 @@ var access = map[string]rule{
 	"get-consent-policy":  only(operator, compliance, privacy, analyst),
 	"put-consent-policy":  only(), // it decides who is sent to without having been asked
 
+	"take-omneo-hook": public, // its signature is its credential
+
 	"list-deliveries": only(operator, compliance, privacy, analyst),
 	"get-delivery":    only(operator, compliance, privacy, analyst),
 

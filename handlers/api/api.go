@@ -63,6 +63,7 @@ type api struct {
 	huma    huma.API
 	metrics metrics
 	bodies  *semaphore.Weighted // of Inflight
+	hooks   chan struct{}       // one for each webhook that is worked on
 	errs    []error             // mistakes in the registration, told by New
 	served  map[string]string   // pattern by operation, for the tests
 	calls   map[string]any      // handler by operation, for Operation.Call
@@ -109,7 +110,7 @@ func newAPI(c Config) (*api, error) {
 	}
 	a := &api{
 		Config: c, mux: http.NewServeMux(), served: map[string]string{}, calls: map[string]any{},
-		bodies: semaphore.NewWeighted(c.Inflight),
+		bodies: semaphore.NewWeighted(c.Inflight), hooks: make(chan struct{}, hooksAtOnce),
 		intake: &intake.Service{Ledger: c.Ledger, Vault: c.Vault, Clock: c.Clock, Tracer: c.Tracer},
 	}
 	var err error
@@ -125,6 +126,7 @@ func newAPI(c Config) (*api, error) {
 	a.targetRoutes()
 	a.partialRoutes()
 	a.consentRoutes()
+	a.hookRoutes()
 	a.deliveryRoutes()
 	a.deliveryActionRoutes()
 	a.queueRoutes()

@@ -15,6 +15,7 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/dispatcher"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/intake"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/omneo"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
 
@@ -26,6 +27,7 @@ var (
 	errNoRoute         = errors.New("there is nothing at this path")
 	errNoMethod        = errors.New("this path does not take this method")
 	errPrecondition    = errors.New("If-Match does not name the current version")
+	errHookNotSetUp    = errors.New("no secret is set for webhooks")
 	errBadCursor       = errors.New("the cursor is not one of this list's")
 	errNotRenderable   = errors.New("the target cannot be rendered with this context")
 	errInternal        = errors.New("internal error")
@@ -64,6 +66,8 @@ var problems = []kind{
 
 	{err: intake.ErrNotJSON, status: http.StatusBadRequest, name: "malformed", title: "The body is not JSON", next: "Send one JSON value in UTF-8.", detail: true},
 	{err: intake.ErrMediaType, status: http.StatusUnsupportedMediaType, name: "unsupported-media-type", title: "Unsupported media type", next: "Send CloudEvents 1.0 in JSON.", detail: true},
+	{err: omneo.ErrSignature, status: http.StatusUnauthorized, name: "bad-signature", title: "The webhook is not proven to be the CRM's", next: "Sign the raw body with the secret that 'dispatch-ledger secret set omneo_webhook_secret' holds; nothing was recorded.", detail: true},
+	{err: errHookNotSetUp, status: http.StatusServiceUnavailable, name: "hook-not-set-up", title: "Webhooks are not set up", next: "Run 'dispatch-ledger secret set omneo_webhook_secret', then send the webhook again."},
 	{err: schema.ErrTooLarge, status: http.StatusRequestEntityTooLarge, name: "too-large", title: "Too large", next: "Send less at a time: fewer events, or a smaller body.", detail: true},
 	{err: schema.ErrIDReused, status: http.StatusConflict, name: "id-reused", title: "The id stands for other content", next: "Nothing was recorded. Give each event an id of its own; send a repeat unchanged."},
 	{err: schema.ErrConflict, status: http.StatusPreconditionFailed, name: "version-mismatch", title: "The version has changed", next: "Read the current version, decide again, and send its ETag in If-Match."},
