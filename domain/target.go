@@ -253,7 +253,9 @@ func validateHeader(name, value string) error {
 // TargetChanged records a new version of a target: all of it, so that each version stands alone.
 type TargetChanged struct {
 	Target
-	Reason string `json:"reason,omitempty" doc:"why it was changed, in words"`
+	Reason   string    `json:"reason,omitempty" doc:"why it was changed, in words"`
+	Restores int64     `json:"restores,omitempty" doc:"the earlier version that this one repeats, when it was rolled back to"`
+	Approved *Approval `json:"approved,omitempty" doc:"the proposal that it follows, when its change took two people; the second one is the actor"`
 }
 
 var _ = declare("target.changed", 1, FromLedger,

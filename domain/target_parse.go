@@ -6,16 +6,23 @@ import (
 	"strings"
 )
 
+// TargetDraft is a target as somebody writes it, and why.
+type TargetDraft struct {
+	Target
+	Reason string `json:"reason,omitempty" doc:"why it is changed, in words"`
+}
+
 // ParseTarget reads a target as somebody wrote it in JSON: strictly, completed with the defaults and checked. The
 // handle may be left out where it is known otherwise, and must not say anything else. Errors are *InvalidError.
-func ParseTarget(raw []byte, handle string) (TargetChanged, error) {
-	var t TargetChanged
+func ParseTarget(raw []byte, handle string) (t TargetChanged, err error) {
+	var draft TargetDraft
 	if err := refuseNUL(raw); err != nil {
 		return t, err
 	}
-	if err := decodeStrict(raw, &t); err != nil {
-		return t, asField(locate(err, raw, reflect.TypeFor[TargetChanged]()))
+	if err := decodeStrict(raw, &draft); err != nil {
+		return t, asField(locate(err, raw, reflect.TypeFor[TargetDraft]()))
 	}
+	t.Target, t.Reason = draft.Target, draft.Reason
 	if t.Handle == "" {
 		t.Handle = handle
 	}

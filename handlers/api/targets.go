@@ -25,7 +25,7 @@ import (
 func (a *api) targetRoutes() {
 	tags := []string{"Targets"}
 	body := &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
-		"application/json": {Schema: a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[domain.TargetChanged](), true, "TargetChange")},
+		"application/json": {Schema: a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[domain.TargetDraft](), true, "TargetChange")},
 	}}
 	register(a, huma.Operation{
 		OperationID: "list-targets", Method: http.MethodGet, Path: "/v1/targets", Tags: tags,
