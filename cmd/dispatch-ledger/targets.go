@@ -2,22 +2,23 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/catalogue"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/targets"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
 
 func newTargets(s *settings) *cobra.Command {
-	cmd := &cobra.Command{Use: "targets", Short: "What is sent where: apply, list, show, history, disable, enable, pause, resume, discard, schedule"}
+	cmd := &cobra.Command{Use: "targets", Short: "What is sent where, and how it changes"}
 	var reason string
 	change := func(use, short string, payload func(handle string) domain.Payload) *cobra.Command {
 		c := &cobra.Command{Use: use + " HANDLE", Short: short, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
@@ -77,7 +78,7 @@ func newTargets(s *settings) *cobra.Command {
 					if len(list) == 0 {
 						return fmt.Errorf("target %q: %w", args[0], schema.ErrNotFound)
 					}
-					return s.print(targetTable(list))
+					return s.print(versionTable(list))
 				})
 			},
 		},
@@ -86,7 +87,24 @@ func newTargets(s *settings) *cobra.Command {
 		}),
 		change("enable", "Switch a target on again", func(h string) domain.Payload { return domain.TargetEnabled{Handle: h, Reason: reason} }),
 	)
+	cmd.AddCommand(s.targetChanges()...)
 	return cmd
+}
+
+// versionTable is who changed a target, when, and why.
+func versionTable(list []targets.Target) table {
+	t := table{columns: []string{"version", "url", "changed", "by", "approved from", "restores", "reason"}}
+	for _, x := range list {
+		from, restores := "", ""
+		if x.Approved != nil {
+			from = x.Approved.ProposedBy
+		}
+		if x.Restores > 0 {
+			restores = strconv.FormatInt(x.Restores, 10)
+		}
+		t.add(x, strconv.FormatInt(x.Version, 10), x.URL, stamp(x.ChangedAt), x.ChangedBy, from, restores, x.Reason)
+	}
+	return t
 }
 
 func targetTable(list []targets.Target) table {
@@ -125,40 +143,41 @@ func (st *store) applyTargets(ctx context.Context, files []string) error {
 		}
 	}
 	for _, c := range changes {
-		verb, version, err := st.applyTarget(ctx, c)
-		if err != nil {
+		done, err := st.catalogue().Apply(ctx, author(), c, nil)
+		if err := st.tell(c.Handle, done, err); err != nil {
 			return err
 		}
-		fmt.Fprintf(st.settings.env.stdout, "%s %s, version %d\n", c.Handle, verb, version)
 	}
 	return nil
 }
 
-// applyTarget records a target unless it is so already.
+// applyTarget records a target unless it is so already, or proposes it where that takes two people.
 func (st *store) applyTarget(ctx context.Context, c domain.TargetChanged) (verb string, version int64, err error) {
-	var revision int64
-	verb = "created"
-	current, err := targets.Get(ctx, st.db, c.Handle)
-	switch {
-	case err == nil:
-		revision, verb = current.Revision, "changed"
-		before, _, err := domain.New(uuid.New(), domain.TargetChanged{Target: current.Target})
-		if err != nil {
-			return "", 0, err
-		}
-		after, _, err := domain.New(uuid.New(), domain.TargetChanged{Target: c.Target})
-		if err != nil {
-			return "", 0, err
-		}
-		if current.Enabled() && string(before.Data) == string(after.Data) {
-			return "unchanged", current.Version, nil
-		}
-	case !errors.Is(err, schema.ErrNotFound):
+	done, err := st.catalogue().Apply(ctx, author(), c, nil)
+	if err != nil {
 		return "", 0, err
 	}
-	at, err := st.record(ctx, c, &revision)
-	return verb, at.Version, err
+	return verbOf(done), done.After.Version, nil
 }
+
+func verbOf(done catalogue.Result) string {
+	switch {
+	case done.Proposal > 0:
+		return fmt.Sprintf("proposed as %d, still", done.Proposal)
+	case done.Unchanged:
+		return "unchanged"
+	case done.Before.Revision == 0:
+		return "created"
+	}
+	return "changed"
+}
+
+func (st *store) catalogue() catalogue.Catalogue {
+	return catalogue.Catalogue{DB: st.db, Ledger: st.ledger, Now: time.Now}
+}
+
+// author is who works at the command line, for the catalogue.
+func author() catalogue.Author { return catalogue.Author{Name: actor(), Source: "/cli"} }
 
 // record appends one event in the name of whoever works at the command line.
 func (st *store) record(ctx context.Context, p domain.Payload, expected *int64) (schema.Appended, error) {

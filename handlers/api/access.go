@@ -70,6 +70,15 @@ var access = map[string]rule{
 	"disable-target":       only(operator),
 	"enable-target":        only(operator),
 	"preview-target":       only(operator),
+	"diff-target":          only(operator, compliance, analyst),
+	"roll-back-target":     only(operator),
+	"move-target":          only(operator),
+
+	"list-proposals":          only(operator, compliance, analyst),
+	"list-target-proposals":   only(operator, compliance, analyst),
+	"get-target-proposal":     only(operator, compliance, analyst),
+	"approve-target-proposal": only(operator, compliance), // a second pair of eyes need not be an operator's
+	"decline-target-proposal": only(operator, compliance),
 
 	"list-partials":         only(operator, compliance, analyst),
 	"get-partial":           only(operator, compliance, analyst),

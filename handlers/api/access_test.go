@@ -20,19 +20,29 @@ var routes = map[string]struct {
 	route string
 	roles string // e, o, c, p, n (analyst), a; * is everybody, without a token too; signed is by signature
 }{
-	"accept-events":          {"POST /v1/events", "eoa"},
-	"list-events":            {"GET /v1/events", "ocpa"},
-	"get-event":              {"GET /v1/events/{position}", "ocpa"},
-	"get-checkpoint":         {"GET /v1/checkpoint", "*"},
-	"get-proof":              {"GET /v1/events/{position}/proof", "ocpa"},
-	"list-targets":           {"GET /v1/targets", "ocna"},
-	"get-target":             {"GET /v1/targets/{handle}", "ocna"},
-	"put-target":             {"PUT /v1/targets/{handle}", "oa"},
-	"delete-target":          {"DELETE /v1/targets/{handle}", "oa"},
-	"disable-target":         {"POST /v1/targets/{handle}/disable", "oa"},
-	"enable-target":          {"POST /v1/targets/{handle}/enable", "oa"},
-	"list-target-versions":   {"GET /v1/targets/{handle}/versions", "ocna"},
-	"preview-target":         {"POST /v1/targets/{handle}/preview", "oa"},
+	"accept-events":        {"POST /v1/events", "eoa"},
+	"list-events":          {"GET /v1/events", "ocpa"},
+	"get-event":            {"GET /v1/events/{position}", "ocpa"},
+	"get-checkpoint":       {"GET /v1/checkpoint", "*"},
+	"get-proof":            {"GET /v1/events/{position}/proof", "ocpa"},
+	"list-targets":         {"GET /v1/targets", "ocna"},
+	"get-target":           {"GET /v1/targets/{handle}", "ocna"},
+	"put-target":           {"PUT /v1/targets/{handle}", "oa"},
+	"delete-target":        {"DELETE /v1/targets/{handle}", "oa"},
+	"disable-target":       {"POST /v1/targets/{handle}/disable", "oa"},
+	"enable-target":        {"POST /v1/targets/{handle}/enable", "oa"},
+	"list-target-versions": {"GET /v1/targets/{handle}/versions", "ocna"},
+	"preview-target":       {"POST /v1/targets/{handle}/preview", "oa"},
+	"diff-target":          {"GET /v1/targets/{handle}/diff", "ocna"},
+	"roll-back-target":     {"POST /v1/targets/{handle}/rollback", "oa"},
+	"move-target":          {"POST /v1/targets/{handle}/url", "oa"},
+
+	"list-proposals":          {"GET /v1/proposals", "ocna"},
+	"list-target-proposals":   {"GET /v1/targets/{handle}/proposals", "ocna"},
+	"get-target-proposal":     {"GET /v1/targets/{handle}/proposals/{number}", "ocna"},
+	"approve-target-proposal": {"POST /v1/targets/{handle}/proposals/{number}/approve", "oca"},
+	"decline-target-proposal": {"POST /v1/targets/{handle}/proposals/{number}/decline", "oca"},
+
 	"get-consent":            {"GET /v1/profiles/{id}/consent", "ocpa"},
 	"put-consent":            {"PUT /v1/profiles/{id}/consent", "opa"},
 	"get-consent-history":    {"GET /v1/profiles/{id}/history", "ocpa"},
@@ -89,7 +99,7 @@ func TestEveryRouteForEveryRole(t *testing.T) {
 			t.Errorf("access names %s, which nothing serves", operation)
 		}
 	}
-	fill := strings.NewReplacer("{position}", "1", "{handle}", "nobody", "{name}", "nobody", "{id}", jane)
+	fill := strings.NewReplacer("{position}", "1", "{handle}", "nobody", "{number}", "1", "{name}", "nobody", "{id}", jane)
 	number := 0
 	for operation, want := range routes {
 		number++

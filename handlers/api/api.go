@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/catalogue"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/intake"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/tracing"
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
@@ -67,6 +68,8 @@ type api struct {
 	errs    []error             // mistakes in the registration, told by New
 	served  map[string]string   // pattern by operation, for the tests
 	calls   map[string]any      // handler by operation, for Operation.Call
+
+	catalogue catalogue.Catalogue
 }
 
 // New gives the handler of the API. It fails on a mistake in the configuration or in the tables of this package.
@@ -112,6 +115,8 @@ func newAPI(c Config) (*api, error) {
 		Config: c, mux: http.NewServeMux(), served: map[string]string{}, calls: map[string]any{},
 		bodies: semaphore.NewWeighted(c.Inflight), hooks: make(chan struct{}, hooksAtOnce),
 		intake: &intake.Service{Ledger: c.Ledger, Vault: c.Vault, Clock: c.Clock, Tracer: c.Tracer},
+
+		catalogue: catalogue.Catalogue{DB: c.DB, Ledger: c.Ledger, Now: c.Clock},
 	}
 	var err error
 	if a.doorman, err = newDoorman(c.Auth, c.Clock); err != nil {

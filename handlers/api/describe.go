@@ -48,7 +48,7 @@ func finish(spec *huma.OpenAPI) {
 			}
 		}
 	}
-	for _, name := range []string{"TargetChanged", "PreviewRequest", "ConsentDecision", "Retry", "Limits", "ConsentRule", "ConsentChange", "Contact"} {
+	for _, name := range []string{"TargetDraft", "TargetConfig", "Auth", "BasicAuth", "OAuth2", "TLS", "Breaker", "PreviewRequest", "ConsentDecision", "Retry", "Limits", "ConsentRule", "ConsentChange", "Contact"} {
 		schemas[name].AdditionalProperties = false
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/catalogue"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/dispatcher"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/intake"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/omneo"
@@ -80,6 +81,8 @@ var problems = []kind{
 	{err: schema.ErrInvalidSecret, status: http.StatusUnprocessableEntity, name: "invalid", title: "The request is not valid", next: "Correct what errors points at and send it again; nothing was recorded.", detail: true},
 	{err: intake.ErrInternalType, status: http.StatusUnprocessableEntity, name: "internal-event-type", title: "The event type is recorded by the ledger itself", next: "Send one of the accepted types; docs/events.md lists them."},
 	{err: intake.ErrUnknownType, status: http.StatusUnprocessableEntity, name: "unknown-event-type", title: "Unknown event type", next: "Send one of the accepted types; docs/events.md lists them."},
+	{err: catalogue.ErrSamePerson, status: http.StatusForbidden, name: "same-person", title: "The change takes two people", next: "Ask somebody else to approve it.", detail: true},
+	{err: catalogue.ErrStale, status: http.StatusConflict, name: "proposal-stale", title: "The proposal cannot be approved any more", next: "Read the target, and propose the change again if it is still wanted.", detail: true},
 	{err: domain.ErrInvalid, status: http.StatusUnprocessableEntity, name: "invalid", title: "The request is not valid", next: "Correct what errors points at and send it again; nothing was recorded."},
 	{err: schema.ErrTreeBehind, status: http.StatusNotFound, name: "not-covered-yet", title: "No checkpoint covers the event yet", next: "Try again after Retry-After; a checkpoint is signed every few seconds."},
 	{err: schema.ErrNotFound, status: http.StatusNotFound, name: "not-found", title: "Not found", next: "Check the name or id."},

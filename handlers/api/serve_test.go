@@ -192,7 +192,7 @@ func TestTheDescriptionIsOpenAPI(t *testing.T) {
 		t.Errorf("POST /v1/events takes %v", post)
 	}
 	put := string(spec.Paths["/v1/targets/{handle}"]["put"].RequestBody.Content["application/json"])
-	if !strings.Contains(put, "#/components/schemas/TargetChange") || !strings.Contains(string(spec.Components.Schemas["TargetChanged"])+string(spec.Components.Schemas["TargetChange"]), "max_attempts") && !strings.Contains(string(spec.Components.Schemas["Retry"]), "max_attempts") {
+	if !strings.Contains(put, "#/components/schemas/TargetDraft") || !strings.Contains(string(spec.Components.Schemas["Retry"]), "max_attempts") {
 		t.Errorf("PUT of a target takes %s", put)
 	}
 	// Every reference leads somewhere.

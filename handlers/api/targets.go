@@ -1,7 +1,6 @@
 package api
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,10 +13,9 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/google/uuid"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
-	"github.com/dispatch-ledger/dispatch-ledger/domain/twig"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/catalogue"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/targets"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
@@ -39,10 +37,14 @@ func (a *api) targetRoutes() {
 		OperationID: "put-target", Method: http.MethodPut, Path: "/v1/targets/{handle}", Tags: tags,
 		Summary: "Create or change a target",
 		Description: "Records a new version, all of it. What is already so records nothing. With If-Match it holds only if nobody has changed the target since; with If-None-Match: * only if there is none. " +
-			"A target that is disabled sends again once it is changed. What GET answers may be sent back: its read-only fields are ignored.",
+			"A target that is disabled sends again once it is changed. What GET answers may be sent back: its read-only fields are ignored. " +
+			"Where the target as it is or as it becomes says approval: required, the change is proposed and answered with 202.",
 		RequestBody: body,
-		Responses:   map[string]*huma.Response{"201": {Description: "Created: there was no such target, or it had been withdrawn."}},
-		Errors:      []int{http.StatusPreconditionFailed},
+		Responses: map[string]*huma.Response{
+			"201": {Description: "Created: there was no such target, or it had been withdrawn."},
+			"202": {Description: "Proposed: Location is the proposal, which somebody else has to approve."},
+		},
+		Errors: []int{http.StatusPreconditionFailed},
 	}, a.putTarget)
 	register(a, huma.Operation{
 		OperationID: "delete-target", Method: http.MethodDelete, Path: "/v1/targets/{handle}", Tags: tags,
@@ -61,15 +63,8 @@ func (a *api) targetRoutes() {
 		OperationID: "list-target-versions", Method: http.MethodGet, Path: "/v1/targets/{handle}/versions", Tags: tags,
 		Summary: "Read every version of a target", Description: "The newest first.", Errors: []int{http.StatusNotFound},
 	}, a.listTargetVersions)
-	register(a, huma.Operation{
-		OperationID: "preview-target", Method: http.MethodPost, Path: "/v1/targets/{handle}/preview", Tags: tags,
-		Summary:     "See what a firing would send",
-		Description: "Renders the target, one of its versions, or a draft that is not recorded yet, with a context. Sends and records nothing; secrets show as ••••.",
-		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
-			"application/json": {Schema: a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[PreviewRequest](), true, "PreviewRequest")},
-		}},
-		Errors: []int{http.StatusNotFound},
-	}, a.previewTarget)
+	a.targetPreviewRoutes()
+	a.targetChangeRoutes()
 }
 
 // Target is a target as the API shows it.
@@ -77,60 +72,42 @@ type Target struct {
 	domain.Target
 	Version   int64     `json:"version" readOnly:"true" doc:"Of its configuration."`
 	Revision  int64     `json:"revision" readOnly:"true" doc:"Of the last event about it; the ETag."`
-	State     string    `json:"state" readOnly:"true" doc:"enabled, disabled or deleted"`
+	State     string    `json:"state" readOnly:"true" doc:"enabled, disabled or deleted; proposed where the change waits for approval"`
 	Reason    *string   `json:"reason" doc:"Why it was last changed or switched, as far as somebody said."`
 	ChangedAt time.Time `json:"changed_at" readOnly:"true"`
 	ChangedBy string    `json:"changed_by" readOnly:"true" doc:"The actor."`
 	Position  int64     `json:"position" readOnly:"true" doc:"Of the last event about it."`
+
+	Restores *int64           `json:"restores,omitempty" readOnly:"true" doc:"The earlier version that this one repeats, when it was rolled back to."`
+	Approved *domain.Approval `json:"approved,omitempty" readOnly:"true" doc:"The proposal that this version followed from, when its change took two people."`
+	Proposal *int64           `json:"proposal,omitempty" readOnly:"true" doc:"Number of the proposal that this is, where a change takes two people; version, revision and the like are then the target's as it still is."`
 }
 
 // readOnly are the fields of Target that PUT ignores, because a change does not set them.
-var readOnly = []string{"version", "revision", "state", "changed_at", "changed_by", "position"}
+var readOnly = []string{"version", "revision", "state", "changed_at", "changed_by", "position", "restores", "approved", "proposal"}
 
 func targetOf(t targets.Target) Target {
 	return Target{
 		Target: t.Target, Version: t.Version, Revision: t.Revision, State: t.State, Reason: optional(t.Reason),
-		ChangedAt: t.ChangedAt.UTC(), ChangedBy: t.ChangedBy, Position: t.Position,
+		ChangedAt: t.ChangedAt.UTC(), ChangedBy: t.ChangedBy, Position: t.Position, Restores: optional(t.Restores), Approved: t.Approved,
 	}
 }
 
 func (t Target) etag() string { return `"` + strconv.FormatInt(t.Revision, 10) + `"` }
 
-// history gives every version of a target and what it is now, from its stream in the ledger: a change that was just
-// answered is in it, which a projection would show some milliseconds later. The zero Target means there never was one.
+// history gives every version of a target and what it is now. The zero Target means there never was one.
 func (a *api) history(ctx context.Context, handle string) (now Target, versions []Target, err error) {
-	for r, err := range schema.Events(ctx, a.DB, schema.Filter{Stream: domain.TargetStream(handle)}) {
-		if err != nil {
-			return Target{}, nil, err
-		}
-		payload, err := domain.Decode(r.Type, r.Data, nil)
-		if err != nil {
-			return Target{}, nil, fmt.Errorf("event %d: %w", r.Position, errors.Join(errInternal, err))
-		}
-		now.Revision, now.State, now.ChangedAt, now.ChangedBy, now.Position = r.Version, r.State, r.RecordedAt, r.Actor, r.Position
-		switch p := payload.(type) {
-		case domain.TargetChanged:
-			now.Target, now.Version, now.Reason = p.Target, r.Version, optional(p.Reason)
-			versions = append(versions, now)
-		case domain.TargetDisabled:
-			now.Reason = optional(p.Reason)
-		case domain.TargetEnabled:
-			now.Reason = optional(p.Reason)
-		case domain.TargetDeleted:
-			now.Reason = optional(p.Reason)
-		}
+	current, all, err := a.catalogue.History(ctx, handle)
+	versions = make([]Target, len(all))
+	for i, v := range all {
+		versions[i] = targetOf(v)
 	}
-	slices.Reverse(versions)
-	return now, versions, nil
+	return targetOf(current), versions, err
 }
 
-// current is the target of a handle, or ErrNotFound when there is none any more.
-func (a *api) current(ctx context.Context, handle string) (Target, error) {
-	now, _, err := a.history(ctx, handle)
-	if err == nil && !now.exists() {
-		err = fmt.Errorf("target: %w", schema.ErrNotFound)
-	}
-	return now, err
+// author is who makes the request, for the catalogue.
+func author(ctx context.Context) catalogue.Author {
+	return catalogue.Author{Name: PrincipalOf(ctx).Name, Source: source}
 }
 
 func (t Target) exists() bool { return t.Revision > 0 && t.State != "deleted" }
@@ -175,11 +152,11 @@ func answer(status int, t Target) *targetOutput {
 }
 
 func (a *api) getTarget(ctx context.Context, in *TargetInput) (*targetOutput, error) {
-	t, err := a.current(ctx, in.Handle)
+	t, err := a.catalogue.Current(ctx, in.Handle)
 	if err != nil {
 		return nil, err
 	}
-	return answer(http.StatusOK, t), nil
+	return answer(http.StatusOK, targetOf(t)), nil
 }
 
 // Precondition is what a change requires of the target as it stands.
@@ -222,37 +199,14 @@ func stale(now Target) error {
 	return p
 }
 
-// change is load, decide, record: decide says what the target as it stands becomes, nil when nothing is to be
-// recorded. A change that states no precondition is decided again when somebody else's came between.
-func (a *api) change(ctx context.Context, handle string, p Precondition, decide func(now Target) (domain.Payload, error)) (before, after Target, err error) {
-	const tries = 5
-	for try := 1; ; try++ {
-		if before, _, err = a.history(ctx, handle); err != nil {
-			return before, after, err
+// change has the catalogue change a target under a precondition.
+func (a *api) change(ctx context.Context, handle string, p Precondition, decide func(now targets.Target) (domain.Payload, error)) (catalogue.Result, error) {
+	return a.catalogue.Change(ctx, author(ctx), handle, p.conditional(), func(now targets.Target) (domain.Payload, error) {
+		if err := p.holds(targetOf(now)); err != nil {
+			return nil, err
 		}
-		if err = p.holds(before); err != nil {
-			return before, after, err
-		}
-		payload, err := decide(before)
-		if err != nil || payload == nil {
-			return before, before, err
-		}
-		event, _, err := domain.New(uuid.New(), payload)
-		if err != nil {
-			return before, after, err
-		}
-		event.Actor, event.Source, event.OccurredAt = PrincipalOf(ctx).Name, source, a.Clock()
-		event.Expected = &before.Revision
-		_, err = a.Ledger.Append(ctx, event)
-		if errors.Is(err, schema.ErrConflict) && !p.conditional() && try < tries {
-			continue
-		}
-		if err != nil {
-			return before, after, err
-		}
-		after, _, err = a.history(ctx, handle)
-		return before, after, err
-	}
+		return decide(now)
+	})
 }
 
 // source is where the events come from that the API itself records.
@@ -269,26 +223,30 @@ func (a *api) putTarget(ctx context.Context, in *putTargetInput) (*targetOutput,
 	if err != nil {
 		return nil, err
 	}
-	before, after, err := a.change(ctx, in.Handle, in.Precondition, func(now Target) (domain.Payload, error) {
-		if now.State == "enabled" && sameTarget(now.Target, changed.Target) {
-			return nil, nil
-		}
-		return changed, nil
-	})
+	var check func(targets.Target) error
+	if in.conditional() {
+		check = func(now targets.Target) error { return in.holds(targetOf(now)) }
+	}
+	done, err := a.catalogue.Apply(ctx, author(ctx), changed, check)
 	if err != nil {
 		return nil, err
 	}
-	status := http.StatusOK
-	if !before.exists() {
-		status = http.StatusCreated
-	}
-	return answer(status, after), nil
+	return answerChange(done, changed.Target), nil
 }
 
-func sameTarget(a, b domain.Target) bool {
-	x, errX := json.Marshal(a)
-	y, errY := json.Marshal(b)
-	return errX == nil && errY == nil && string(x) == string(y)
+// answerChange tells what came of a change that makes a target into what is wanted.
+func answerChange(done catalogue.Result, wanted domain.Target) *targetOutput {
+	switch {
+	case done.Proposal > 0:
+		t := targetOf(done.After)
+		t.Target, t.Proposal, t.State = wanted, &done.Proposal, "proposed"
+		out := answer(http.StatusAccepted, t)
+		out.Location = pathOf("v1", "targets", wanted.Handle, "proposals", strconv.FormatInt(done.Proposal, 10))
+		return out
+	case !catalogue.Exists(done.Before):
+		return answer(http.StatusCreated, targetOf(done.After))
+	}
+	return answer(http.StatusOK, targetOf(done.After))
 }
 
 // parseTarget reads, completes, checks and compiles the target of a PUT.
@@ -335,8 +293,8 @@ type deleteTargetInput struct {
 }
 
 func (a *api) deleteTarget(ctx context.Context, in *deleteTargetInput) (*struct{}, error) {
-	_, _, err := a.change(ctx, in.Handle, in.Precondition, func(now Target) (domain.Payload, error) {
-		if !now.exists() {
+	_, err := a.change(ctx, in.Handle, in.Precondition, func(now targets.Target) (domain.Payload, error) {
+		if !catalogue.Exists(now) {
 			return nil, fmt.Errorf("target: %w", schema.ErrNotFound)
 		}
 		return domain.TargetDeleted{Handle: in.Handle, Reason: in.Reason}, nil
@@ -363,9 +321,9 @@ func (a *api) switchTarget(state string) func(context.Context, *switchTargetInpu
 		if in.Body != nil {
 			reason = in.Body.Reason
 		}
-		_, after, err := a.change(ctx, in.Handle, in.Precondition, func(now Target) (domain.Payload, error) {
+		done, err := a.change(ctx, in.Handle, in.Precondition, func(now targets.Target) (domain.Payload, error) {
 			switch {
-			case !now.exists():
+			case !catalogue.Exists(now):
 				return nil, fmt.Errorf("target: %w", schema.ErrNotFound)
 			case now.State == state:
 				return nil, nil
@@ -377,7 +335,7 @@ func (a *api) switchTarget(state string) func(context.Context, *switchTargetInpu
 		if err != nil {
 			return nil, err
 		}
-		return answer(http.StatusOK, after), nil
+		return answer(http.StatusOK, targetOf(done.After)), nil
 	}
 }
 
@@ -395,7 +353,7 @@ func (a *api) listTargetVersions(ctx context.Context, in *listTargetVersionsInpu
 	if err != nil {
 		return nil, err
 	}
-	if versions == nil {
+	if len(versions) == 0 {
 		return nil, fmt.Errorf("target: %w", schema.ErrNotFound)
 	}
 	if before > 0 {
@@ -403,135 +361,4 @@ func (a *api) listTargetVersions(ctx context.Context, in *listTargetVersionsInpu
 	}
 	versions = versions[:min(len(versions), in.Limit+1)]
 	return &listTargetsOutput{Body: pageOf("target-versions", versions, in.Limit, func(t Target) string { return strconv.FormatInt(t.Version, 10) })}, nil
-}
-
-// PreviewRequest is what is to be rendered.
-type PreviewRequest struct {
-	Context json.RawMessage `json:"context" doc:"The event context: a JSON object."`
-	Version int64           `json:"version,omitempty" doc:"Of the target; the current one by default."`
-	Draft   json.RawMessage `json:"draft,omitempty" doc:"A target as PUT takes it, to be used instead of a recorded one."`
-}
-
-// Preview is the request that a firing would send.
-type Preview struct {
-	Method     string              `json:"method"`
-	URL        string              `json:"url"`
-	Headers    map[string]string   `json:"headers" doc:"Secrets show as ••••."`
-	Body       string              `json:"body" doc:"Secrets show as ••••."`
-	Unresolved []domain.Unresolved `json:"unresolved" nullable:"false" doc:"Variables that the context lacks."`
-	Condition  *bool               `json:"condition" doc:"What the target's condition says of this context; null when it has none."`
-}
-
-type previewTargetInput struct {
-	TargetInput
-	RawBody []byte `contentType:"application/json"`
-}
-
-type previewTargetOutput struct{ Body Preview }
-
-// masked stands where a secret would.
-const masked = "••••"
-
-func (a *api) previewTarget(ctx context.Context, in *previewTargetInput) (*previewTargetOutput, error) {
-	request, err := parsePreview(in.RawBody)
-	if err != nil {
-		return nil, err
-	}
-	target, err := a.previewed(ctx, in.Handle, request)
-	if err != nil {
-		return nil, err
-	}
-	partials, err := targets.Partials(ctx, a.DB)
-	if err != nil {
-		return nil, err
-	}
-	compiled, err := domain.CompileTarget(target, partials)
-	if err != nil {
-		return nil, err
-	}
-	data, err := twig.DecodeContext(request.Context)
-	if err != nil {
-		return nil, domain.Invalid("/context", "is not a context that a template can read")
-	}
-	rendering, err := compiled.Render(ctx, data, domain.Environment{Name: a.Environment, Variables: a.Variables, Now: a.Clock, Secret: func(string) string { return masked }})
-	if err != nil {
-		return nil, notRenderable(err)
-	}
-	out := &previewTargetOutput{Body: Preview{
-		Method: compiled.Method, URL: rendering.URL, Headers: rendering.Headers, Body: rendering.Body, Unresolved: rendering.Unresolved,
-	}}
-	if out.Body.Unresolved == nil {
-		out.Body.Unresolved = []domain.Unresolved{}
-	}
-	if compiled.Condition != nil {
-		holds, err := compiled.Holds(request.Context)
-		if err != nil {
-			return nil, notRenderable(err)
-		}
-		out.Body.Condition = &holds
-	}
-	return out, nil
-}
-
-// notRenderable marks what lies in the template or the context.
-func notRenderable(err error) error {
-	var rendering *domain.RenderError
-	if errors.As(err, &rendering) {
-		return fmt.Errorf("%w: %w", errNotRenderable, err)
-	}
-	return err
-}
-
-func parsePreview(body []byte) (request PreviewRequest, err error) {
-	if _, err := without(body, nil); err != nil {
-		return request, err
-	}
-	dec := json.NewDecoder(bytes.NewReader(body))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&request); err != nil {
-		return request, domain.Invalid("", "holds a field that is not context, version or draft, or one of another type")
-	}
-	if c := bytes.TrimSpace(request.Context); len(c) == 0 || c[0] != '{' {
-		return request, domain.Invalid("/context", "is not a JSON object")
-	}
-	if request.Version < 0 || request.Version > 0 && request.Draft != nil {
-		return request, domain.Invalid("/version", "is a recorded version, from 1, and not given beside draft")
-	}
-	return request, nil
-}
-
-// previewed finds the target that is to be rendered.
-func (a *api) previewed(ctx context.Context, handle string, request PreviewRequest) (domain.Target, error) {
-	if request.Draft != nil {
-		changed, err := a.parseTarget(ctx, handle, request.Draft)
-		return changed.Target, below("/draft", err)
-	}
-	now, versions, err := a.history(ctx, handle)
-	if err != nil {
-		return domain.Target{}, err
-	}
-	if request.Version == 0 && now.exists() {
-		return now.Target, nil
-	}
-	for _, v := range versions {
-		if v.Version == request.Version {
-			return v.Target, nil
-		}
-	}
-	return domain.Target{}, fmt.Errorf("target: %w", schema.ErrNotFound)
-}
-
-// below moves what is wrong with a part of the body to where the part stands.
-func below(pointer string, err error) error {
-	var template *domain.TemplateError
-	var invalid *domain.InvalidError
-	switch {
-	case errors.As(err, &template):
-		moved := *template
-		moved.Pointer = pointer + moved.Pointer
-		return &moved
-	case errors.As(err, &invalid):
-		return domain.Invalid(pointer+invalid.Pointer, "%s", invalid.Message)
-	}
-	return err
 }

@@ -33,3 +33,15 @@ FROM slice WHERE type IN ('partial.changed', 'partial.deleted')
 ORDER BY stream, position DESC
 ON CONFLICT (name) DO UPDATE SET version = excluded.version, state = excluded.state, source = excluded.source,
     changed_at = excluded.changed_at, changed_by = excluded.changed_by, position = excluded.position;
+
+-- name: a change is proposed
+-- on: target.proposed
+INSERT INTO proposals (handle, number, state, config, reason, restores, base, proposed_at, proposed_by, position)
+SELECT target, version, state, data, data->>'reason', (data->>'restores')::bigint, (data->>'base')::bigint, recorded_at, actor, position
+FROM slice WHERE type = 'target.proposed';
+
+-- name: what became of a proposal
+-- on: target.approved, target.declined
+UPDATE proposals AS p SET state = s.state, decided_at = s.recorded_at, decided_by = s.actor, decision = s.data->>'reason'
+FROM slice s
+WHERE s.type IN ('target.approved', 'target.declined') AND p.handle = s.target AND p.number = (s.data->>'proposal')::bigint;

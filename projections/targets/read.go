@@ -25,6 +25,8 @@ type Target struct {
 	ChangedAt time.Time // of the last event about it
 	ChangedBy string
 	Position  int64
+	Restores  int64            // the earlier version that this one repeats; 0 when it is none
+	Approved  *domain.Approval // the proposal that it followed from; nil when it took one person
 }
 
 // Enabled reports whether firings go out through it.
@@ -38,9 +40,11 @@ func scan(row interface{ Scan(...any) error }) (t Target, err error) {
 	if err := row.Scan(&handle, &t.Version, &t.Revision, &t.State, &t.Reason, &config, &t.ChangedAt, &t.ChangedBy, &t.Position); err != nil {
 		return t, err
 	}
-	if err := json.Unmarshal(config, &t.Target); err != nil {
+	var changed domain.TargetChanged
+	if err := json.Unmarshal(config, &changed); err != nil {
 		return t, fmt.Errorf("target %s: %w", handle, err)
 	}
+	t.Target, t.Restores, t.Approved = changed.Target, changed.Restores, changed.Approved
 	return t, nil
 }
 

@@ -33,3 +33,22 @@ CREATE TABLE target_versions (
     position   bigint      NOT NULL,
     PRIMARY KEY (handle, version)
 );
+
+-- proposals: changes that need somebody else's approval, and what became of them.
+CREATE TABLE proposals (
+    handle      text COLLATE "C" NOT NULL,
+    number      bigint      NOT NULL,  -- version of target.proposed in the stream of the target's proposals
+    state       text        NOT NULL,  -- open, approved or declined
+    config      json        NOT NULL,  -- domain.Target
+    reason      text,
+    restores    bigint,                -- the version that it would roll back to
+    base        bigint      NOT NULL,  -- the target's revision that it was decided on: another one now makes it stale
+    proposed_at timestamptz NOT NULL,
+    proposed_by text        NOT NULL,
+    decided_at  timestamptz,
+    decided_by  text,
+    decision    text,                  -- why, in words
+    position    bigint      NOT NULL,  -- of target.proposed
+    PRIMARY KEY (handle, number)
+);
+CREATE INDEX proposals_open ON proposals (position) WHERE state = 'open';

@@ -1,4 +1,4 @@
-// Package targets answers which targets there are, as they are and as they were.
+// Package targets answers which targets there are, as they are and as they were, and what is proposed to become of them.
 package targets
 
 import (
@@ -12,4 +12,4 @@ import (
 var files embed.FS
 
 // Definition is what each target is now and every version it had.
-var Definition = projections.Define("targets", 1, files).Lingering(3 * time.Millisecond)
+var Definition = projections.Define("targets", 2, files).Lingering(3 * time.Millisecond)
