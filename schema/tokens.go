@@ -273,6 +273,13 @@ func (t *Tokens) Authenticate(ctx context.Context, presented string) (Token, err
 	return cached.token, nil
 }
 
+// AuthenticateAfresh is Authenticate for what must not go by what this process has read before: a token that any process has
+// revoked is refused.
+func (t *Tokens) AuthenticateAfresh(ctx context.Context, presented string) (Token, error) {
+	t.cache.Remove(tokenHash(sha256.Sum256([]byte(presented))))
+	return t.Authenticate(ctx, presented)
+}
+
 // Revoke ends the life of the token with the given name. A name that no live token has is [ErrUnknownToken].
 func (t *Tokens) Revoke(ctx context.Context, name, by string) error {
 	done, err := t.RevokeIn(ctx, t.db, name, by)

@@ -43,6 +43,9 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
+	if config := os.Getenv(asBroker); config != "" {
+		runBroker(config)
+	}
 	os.Exit(m.Run())
 }
 
@@ -56,13 +59,18 @@ type process struct {
 
 const testToken = "test-token-0123456789abcdef"
 
-// startProgram runs the program until it serves.
+// startProgram runs the program, with a ledger, until it serves.
 func startProgram(t *testing.T, databaseURL, dataDir string, args ...string) *process {
 	t.Helper()
-	args = append([]string{
+	return startServe(t, append([]string{
 		"serve", "--database-url", databaseURL, "--data-dir", dataDir, "--listen", "127.0.0.1:0", "--bootstrap-token", testToken,
 		"--allow-network", "127.0.0.0/8", "--lease-grace", "1s", "--log-level", "warn",
-	}, args...)
+	}, args...)...)
+}
+
+// startServe runs the program until it serves.
+func startServe(t *testing.T, args ...string) *process {
+	t.Helper()
 	p := &process{cmd: exec.Command(os.Args[0], args...), log: &bytes.Buffer{}, done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), asProgram+"=1")
 	p.cmd.Stderr = p.log
@@ -102,14 +110,21 @@ func (p *process) kill() {
 // sink is a platform that now and then fails, and knows every request that reached it.
 type sink struct {
 	*httptest.Server
-	mu   sync.Mutex
-	seen map[string]int // requests by delivery id
+	mu    sync.Mutex
+	seen  map[string]int    // requests by delivery id
+	watch func(body []byte) // is shown each request; nil: nobody
 }
 
 func newSink(t *testing.T) *sink {
 	s := &sink{seen: map[string]int{}}
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		io.Copy(io.Discard, r.Body)
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		if s.watch != nil {
+			s.watch(body)
+		}
 		id := r.Header.Get("Idempotency-Key")
 		if id == "" {
 			id = r.Header.Get("Webhook-Id")

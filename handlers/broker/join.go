@@ -117,7 +117,7 @@ func (p *porter) answer(ctx context.Context, sealed []byte) ([]byte, error) {
 		return nil, fmt.Errorf("request to join: %w", err)
 	}
 	reply := joinReply{Nonce: req.Nonce}
-	switch token, err := p.tokens.Authenticate(ctx, req.Token); {
+	switch token, err := p.tokens.AuthenticateAfresh(ctx, req.Token); {
 	case errors.Is(err, schema.ErrUnauthenticated):
 		reply.Error = "its token is unknown, expired or revoked; make another with: dispatch-ledger token create --role dispatcher --name NAME"
 		p.broker.Log.WarnContext(ctx, "a dispatcher was refused", slog.Any("error", err))
