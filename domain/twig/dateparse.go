@@ -525,7 +525,17 @@ func (m *moment) offset(g []string) error {
 	return m.setZone(zone)
 }
 
+// militaryZones are the zones of one letter, from UTC+1 to UTC+12 and from UTC-1 to UTC-12.
+const militaryZones = "ABCDEFGHIKLMNOPQRSTUVWXY"
+
 func (m *moment) zoneName(g []string) error {
+	if i := strings.IndexByte(militaryZones, g[1][0]&^0x20); len(g[1]) == 1 && i >= 0 {
+		hours := i + 1
+		if hours > 12 {
+			hours = 12 - hours
+		}
+		return m.setZone(time.FixedZone(strings.ToUpper(g[1]), hours*3600))
+	}
 	zone, err := loadZone(g[1])
 	if err != nil {
 		return err

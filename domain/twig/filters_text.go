@@ -253,6 +253,9 @@ func filterSplit(r *run, a []Value) Value {
 	s, delimiter := r.textFor("split", a[0]), r.textFor("split", a[1])
 	limit := opt(a, 2, nil)
 	if delimiter == "" {
+		if limit != nil && toInt(limit) > 1 && int64(runeCount(s)) < toInt(limit) && a[0] != nil {
+			return NewList(a[0]) // as it is: a number stays one
+		}
 		return r.chunks(s, limit)
 	}
 	r.charge(strings.Count(s, delimiter)*arrayElementBytes + len(s))
@@ -346,6 +349,7 @@ func filterStripTags(r *run, a []Value) Value {
 			allowed[tag] = true
 		}
 	}
+	s = strings.ReplaceAll(s, "\x00", "")
 	var b strings.Builder
 	for {
 		i := strings.IndexByte(s, '<')

@@ -42,6 +42,9 @@ func testSequence(_ *run, a []Value) Value {
 }
 
 func testMapping(_ *run, a []Value) Value {
+	if isObject(a[0]) {
+		return true
+	}
 	list, ok := a[0].(*Array)
 	return ok && !list.isList()
 }
