@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"runtime"
 	"text/tabwriter"
 	"time"
 
@@ -40,25 +41,25 @@ func newBenchRender(s *settings) *cobra.Command {
 		Use: "render", Short: "A Klaviyo body rendered from its compiled template, beside PHP's Twig with a warm cache where PHP is there", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			w := tabwriter.NewWriter(s.env.stdout, 0, 4, 2, ' ', 0)
-			fmt.Fprintln(w, "WHAT\tA RENDERING\tTIMES BASELINE")
+			fmt.Fprintln(w, "WHAT\tA RENDERING\tTIMES BASELINE\tALLOCATIONS")
 			baseline, version, err := benchPHP(cmd.Context(), n)
 			if err != nil {
 				fmt.Fprintf(s.env.stderr, "no PHP Twig to compare with (%s); the baseline is plain text mode\n", oneLine(err))
 			} else {
-				fmt.Fprintf(w, "PHP Twig %s, warm cache\t%s\t1.00\n", version, baseline)
+				fmt.Fprintf(w, "PHP Twig %s, warm cache\t%s\t1.00\t\n", version, baseline)
 			}
 			for _, m := range []struct {
 				what string
 				mode twig.Mode
 			}{{"text mode", twig.ModeText}, {"JSON mode", twig.ModeJSON}} {
-				took, err := benchRender(cmd.Context(), m.mode, n)
+				took, allocations, err := benchRender(cmd.Context(), m.mode, n)
 				if err != nil {
 					return err
 				}
 				if baseline == 0 {
 					baseline = took
 				}
-				fmt.Fprintf(w, "%s\t%s\t%.2f\n", m.what, took, float64(took)/float64(baseline))
+				fmt.Fprintf(w, "%s\t%s\t%.2f\t%.0f\n", m.what, took, float64(took)/float64(baseline), allocations)
 			}
 			return w.Flush()
 		},
@@ -67,22 +68,26 @@ func newBenchRender(s *settings) *cobra.Command {
 	return cmd
 }
 
-func benchRender(ctx context.Context, mode twig.Mode, n int) (time.Duration, error) {
+func benchRender(ctx context.Context, mode twig.Mode, n int) (took time.Duration, allocations float64, err error) {
 	t, err := twig.Compile(seedBody, twig.Options{Mode: mode})
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	data, err := twig.DecodeContext([]byte(seedContext))
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
 	start := time.Now()
 	for range n {
 		if _, err := t.Render(ctx, data, twig.RenderOptions{Now: time.Now}); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 	}
-	return time.Since(start) / time.Duration(n), nil
+	took = time.Since(start) / time.Duration(n)
+	runtime.ReadMemStats(&after)
+	return took, float64(after.Mallocs-before.Mallocs) / float64(n), nil
 }
 
 func benchPHP(ctx context.Context, n int) (took time.Duration, version string, err error) {

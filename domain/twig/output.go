@@ -1,6 +1,7 @@
 package twig
 
 import (
+	"math"
 	"unicode/utf8"
 )
 
@@ -182,6 +183,12 @@ func (r *run) printJSONValue(o *sink, v Value) {
 		o.json = append(o.json, '"')
 		o.json = r.appendJSONText(o.json, v, false)
 		o.json = append(o.json, '"')
+	case float64: // as Twig prints it, 0.3 for 0.1 + 0.2, where that is JSON
+		if math.IsInf(v, 0) || math.IsNaN(v) {
+			o.json = r.encodeJSON(o.json, v, jsonFlagsPrint)
+			return
+		}
+		o.json = appendFloat(o.json, v, 14, 'E')
 	default:
 		o.json = r.encodeJSON(o.json, v, jsonFlagsPrint)
 	}
