@@ -23,6 +23,7 @@ type Definition struct {
 	Apply   []Statement
 	Source  string            // apply.sql, which Apply was read from
 	Linger  time.Duration     // how long the live projection lets events gather; see schema.Subscription
+	Yield   time.Duration     // the same under load
 	Digest  [sha256.Size]byte // of the files
 }
 
@@ -48,6 +49,12 @@ func Define(name string, version int, files fs.FS) Definition {
 // Lingering gives the definition with a time for which its live projection lets events gather.
 func (d Definition) Lingering(t time.Duration) Definition {
 	d.Linger = t
+	return d
+}
+
+// Yielding gives the definition with a time for which its live projection lets events gather under load.
+func (d Definition) Yielding(t time.Duration) Definition {
+	d.Yield = t
 	return d
 }
 

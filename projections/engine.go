@@ -128,7 +128,7 @@ func (e *Engine) Live(limit int) []Live {
 	out := make([]Live, 0, len(e.all))
 	for _, d := range e.all {
 		out = append(out, Live{
-			Subscription: schema.Subscription{Name: d.SubscriptionName(), Limit: limit, Types: d.Types(), Linger: d.Linger},
+			Subscription: schema.Subscription{Name: d.SubscriptionName(), Limit: limit, Types: d.Types(), Linger: d.Linger, Yield: d.Yield},
 			Handle:       e.keeper(d),
 		})
 	}

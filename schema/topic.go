@@ -59,8 +59,9 @@ type Subscription struct {
 	// cursor and nothing else, and whoever comes after this subscription does not wait for that.
 	Types []string
 	// Linger lets events gather this long before a slice is read, unless the subscription is behind. Whatever nobody waits
-	// for leaves the processor to what somebody does.
-	Linger time.Duration
+	// for leaves the processor to what somebody does. Where Yield is longer, it gathers longer the more there is, up to that:
+	// under load a few large slices cost less than many small ones, and nobody sees the difference.
+	Linger, Yield time.Duration
 }
 
 // Topic is the ledger as a Watermill topic, over the events table and no other: a message is a slice of the
@@ -221,7 +222,8 @@ type reader struct {
 	others       <-chan struct{}   // anything
 	before       []<-chan struct{} // the same of the subscriptions that this one comes after
 	worked       bool
-	behind       bool                        // the last slice was as long as one may be
+	held         int64                       // events of the last slice
+	behind       bool                        // it was as long as one may be
 	patience     *backoff.ExponentialBackOff // between failures of the database
 }
 
@@ -271,7 +273,8 @@ func (r *reader) UnmarshalMessage(row wsql.Scanner) (wsql.Row, error) {
 	if err := row.Scan(&from, &to, &types); err != nil {
 		return wsql.Row{}, err
 	}
-	r.behind = to-from >= int64(r.subscription.Limit)
+	r.held = to - from
+	r.behind = r.held >= int64(r.subscription.Limit)
 	msg := message.NewMessage(watermill.NewUUID(), nil)
 	msg.Metadata.Set("from", strconv.FormatInt(from, 10))
 	msg.Metadata.Set("to", strconv.FormatInt(to, 10))
@@ -317,7 +320,7 @@ func (r *reader) HandleError(_ watermill.LoggerAdapter, noMsg bool, err error) t
 			r.await()
 		}
 		if r.subscription.Linger > 0 && !r.behind {
-			r.wait(r.subscription.Linger, nil, nil, nil)
+			r.wait(r.linger(), nil, nil, nil)
 		}
 		return 0
 	}
@@ -327,6 +330,18 @@ func (r *reader) HandleError(_ watermill.LoggerAdapter, noMsg bool, err error) t
 	}
 	r.wait(r.patience.NextBackOff(), nil, nil, nil)
 	return 0
+}
+
+// fewEvents are so few that gathering more of them saves nothing.
+const fewEvents = 16
+
+// linger is how long to let events gather: in proportion to how many the last slice held.
+func (r *reader) linger() time.Duration {
+	s := r.subscription
+	if s.Yield <= s.Linger {
+		return s.Linger
+	}
+	return min(s.Yield, max(s.Linger, time.Duration(int64(s.Linger)*r.held/fewEvents)))
 }
 
 // await returns when there may be something to do. For events that are none of its business, a reader moves its cursor

@@ -14,7 +14,7 @@ import (
 
 // TreeSubscription is the tree's cursor on the ledger; its position is the tree's size. Renaming it builds the tree
 // again.
-var TreeSubscription = Subscription{Name: "tree", Limit: 20_000, Linger: 50 * time.Millisecond}
+var TreeSubscription = Subscription{Name: "tree", Limit: 20_000, Linger: 50 * time.Millisecond, Yield: time.Second}
 
 // ErrTree is a stored tree that disagrees with itself or with the events. Run verify: it names the first position that
 // does not hold.

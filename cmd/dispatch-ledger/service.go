@@ -45,7 +45,16 @@ const rebuildsAtOnce = 2
 
 // work keeps the projections, plans, dispatches and grows the tree until ctx ends, then lets what has begun end.
 func (st *store) work(ctx context.Context, o workerOptions) error {
-	topic, err := schema.OpenTopic(st.db, st.ledger, st.url, schema.Options{Name: st.settings.name}, st.log)
+	hot, err := schema.Connect(st.url, schema.Options{
+		Name: st.settings.name, Role: "ledger_service", Paths: projections.Paths(st.settings.name, builtIn...), Label: "dispatch-ledger work", Generic: true,
+	})
+	if err != nil {
+		return err
+	}
+	defer hot.Close()
+	hot.SetMaxOpenConns(workPoolSize)
+	hot.SetMaxIdleConns(workPoolSize)
+	topic, err := schema.OpenTopic(hot, st.ledger, st.url, schema.Options{Name: st.settings.name}, st.log)
 	if err != nil {
 		return err
 	}
@@ -58,12 +67,12 @@ func (st *store) work(ctx context.Context, o workerOptions) error {
 	if err != nil {
 		return err
 	}
-	plan.Environment, plan.Tracer = o.environment, o.tracer
+	plan.Environment, plan.Tracer, plan.Reads = o.environment, o.tracer, schema.NewPrepared(hot)
 	readers := append(st.engine.Live(liveSlice),
 		projections.Live{Subscription: plan.Subscription(), Handle: plan.Handle},
 		projections.Live{Subscription: schema.TreeSubscription, Handle: schema.GrowTree})
 	c := dispatcher.Config{
-		DB: st.db, Ledger: st.ledger, Vault: st.vault, Now: time.Now, Log: st.log,
+		DB: hot, Ledger: st.ledger, Vault: st.vault, Now: time.Now, Log: st.log,
 		Worker: workerName(), Moved: func() <-chan struct{} { return topic.Moved(queue.Definition.SubscriptionName()) },
 		Concurrency: o.concurrency, Grace: o.grace, Drain: o.drain, Registry: st.registry, Tracer: o.tracer,
 	}

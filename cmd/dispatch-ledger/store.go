@@ -46,8 +46,12 @@ type store struct {
 	closeDown []func() error
 }
 
-// poolSize bounds the service's connections: two append, one a subscription, the rest answer requests.
-const poolSize = 40
+// The pools bound the service's connections, so that two processes fit into a small server. Of the one, two append and the
+// rest answer requests; of the other, each subscription has one and the dispatcher the rest.
+const (
+	poolSize     = 26
+	workPoolSize = 18
+)
 
 // open finds or starts the database, migrates it, and opens the ledger in the service's role.
 func (s *settings) open(ctx context.Context) (_ *store, err error) {

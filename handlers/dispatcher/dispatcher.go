@@ -69,7 +69,7 @@ type Dispatcher struct {
 	versions *lru.Cache[version, targets.Target]
 	current  *lru.Cache[int64, targets.Target] // by the position of the last event about it
 	metrics  metrics
-	reads    *prepared
+	reads    *schema.Prepared
 	lanes    *lanes
 	freed    chan struct{} // a request has ended
 	requests sync.WaitGroup
@@ -108,7 +108,7 @@ func New(c Config) (*Dispatcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dispatcher{Config: c, versions: versions, current: current, lanes: newLanes(c.Concurrency), reads: newPrepared(c.DB), freed: make(chan struct{}, 1)}
+	d := &Dispatcher{Config: c, versions: versions, current: current, lanes: newLanes(c.Concurrency), reads: schema.NewPrepared(c.DB), freed: make(chan struct{}, 1)}
 	d.metrics = newMetrics(d.lanes)
 	return d, d.metrics.register(c.Registry)
 }

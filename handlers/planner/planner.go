@@ -42,7 +42,8 @@ type Planner struct {
 	Now       func() time.Time
 	Variables map[string]any // the service's constants that templates may name
 	Log       *slog.Logger
-	Tracer    *tracing.Tracer // nil: no spans
+	Tracer    *tracing.Tracer  // nil: no spans
+	Reads     *schema.Prepared // of the pool that its slices' transactions are of
 
 	Environment string // selects among the constants that targets have by environment
 
@@ -64,7 +65,7 @@ func New(l *schema.Ledger, v *schema.Vault, now func() time.Time, variables map[
 	if err != nil {
 		return nil, err
 	}
-	return &Planner{Ledger: l, Vault: v, Now: now, Variables: variables, Log: log, compiled: cache}, nil
+	return &Planner{Ledger: l, Vault: v, Now: now, Variables: variables, Log: log, Reads: schema.NewPrepared(l.DB()), compiled: cache}, nil
 }
 
 // Subscription is the planner's. It comes after targets, consent and contacts, so it
@@ -82,8 +83,9 @@ func (p *Planner) Handle(ctx context.Context, tx *sql.Tx, s schema.Slice) error 
 	if !s.MayHold("reaction.fired") {
 		return nil
 	}
+	reads := p.Reads.In(tx)
 	var fired []domain.Recorded
-	for rec, err := range schema.Events(ctx, tx, schema.Filter{After: s.From, UpTo: s.To, Types: []string{"reaction.fired"}}) {
+	for rec, err := range schema.Events(ctx, reads, schema.Filter{After: s.From, UpTo: s.To, Types: []string{"reaction.fired"}}) {
 		if err != nil {
 			return err
 		}
@@ -96,11 +98,11 @@ func (p *Planner) Handle(ctx context.Context, tx *sql.Tx, s schema.Slice) error 
 	if err != nil {
 		return err
 	}
-	known, consents, err := p.look(ctx, tx, opened)
+	known, consents, err := p.look(ctx, reads, opened)
 	if err != nil {
 		return err
 	}
-	if err := p.readPartials(ctx, tx); err != nil {
+	if err := p.readPartials(ctx, reads); err != nil {
 		return err
 	}
 	events, secrets := make([]domain.Event, len(opened)), make([][]byte, len(opened))
@@ -124,7 +126,7 @@ func (p *Planner) Handle(ctx context.Context, tx *sql.Tx, s schema.Slice) error 
 }
 
 // look reads the targets and the consent that the firings are about.
-func (p *Planner) look(ctx context.Context, tx *sql.Tx, fired []schema.Opened) (map[string]targets.Target, consent.Known, error) {
+func (p *Planner) look(ctx context.Context, tx schema.Querier, fired []schema.Opened) (map[string]targets.Target, consent.Known, error) {
 	var handles []string
 	var profiles []uuid.UUID
 	for _, o := range fired {
@@ -235,7 +237,7 @@ func later(a, b time.Time) time.Time {
 }
 
 // readPartials reads the partials anew when one has changed.
-func (p *Planner) readPartials(ctx context.Context, tx *sql.Tx) error {
+func (p *Planner) readPartials(ctx context.Context, tx schema.Querier) error {
 	position, err := targets.PartialsPosition(ctx, tx)
 	if err != nil || position == p.partials.Position {
 		return err
