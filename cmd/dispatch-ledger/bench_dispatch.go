@@ -54,6 +54,9 @@ func newBenchDispatch(s *settings) *cobra.Command {
 	return cmd
 }
 
+// slowly begins the path of requests that the sink answers late.
+const slowly = "/after/"
+
 // benchSink receives requests and knows when each delivery's arrived first.
 type benchSink struct {
 	address  string
@@ -74,6 +77,11 @@ func newBenchSink(ctx context.Context) (*benchSink, error) {
 		if r.URL.Path == "/dead" {
 			<-r.Context().Done()
 			return
+		}
+		if wait, ok := strings.CutPrefix(r.URL.Path, slowly); ok { // as long as its last part says
+			if d, err := time.ParseDuration(wait); err == nil {
+				<-time.After(d)
+			}
 		}
 		io.Copy(io.Discard, r.Body) //nolint:errcheck // a client that is gone is not counted on
 		if id := r.Header.Get("webhook-id"); id != "" {
