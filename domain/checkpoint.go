@@ -9,15 +9,15 @@ type CheckpointTimestamped struct {
 	Size       int64     `json:"size" doc:"events that the checkpoint covers"`
 	Checkpoint string    `json:"checkpoint" doc:"the signed note whose SHA-256 was time-stamped, without cosignatures"`
 	Authority  string    `json:"authority" doc:"URL of the time stamping authority"`
-	Time       time.Time `json:"time" doc:"by the authority's clock"`
+	StampedAt  time.Time `json:"stamped_at" doc:"by the authority's clock; version 1 called it time"`
 	Token      []byte    `json:"token" doc:"RFC 3161 TimeStampToken, DER in base64"`
 }
 
-var _ = declare("checkpoint.timestamped", 1, FromLedger, "A time stamping authority confirmed when the ledger's checkpoint existed.",
+var _ = declare("checkpoint.timestamped", 2, FromLedger, "A time stamping authority confirmed when the ledger's checkpoint existed.",
 	CheckpointTimestamped{
 		Origin: "dispatch-ledger/0b6e2e0c-8f8b-4a44-9a3d-0f6f0c2a7e51", Size: 41,
 		Checkpoint: "dispatch-ledger/0b6e2e0c-8f8b-4a44-9a3d-0f6f0c2a7e51\n41\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n",
-		Authority:  "https://tsa.example.org/", Time: exampleTime, Token: []byte{0x30, 0x00},
+		Authority:  "https://tsa.example.org/", StampedAt: exampleTime, Token: []byte{0x30, 0x00},
 	})
 
 // CheckpointStream is the one stream of what was said of the ledger's own checkpoints.

@@ -104,6 +104,7 @@ func declare[T Payload](eventType string, version int, origin Origin, summary st
 	t := reflect.TypeFor[T]()
 	d := &Declaration{Type: eventType, Version: version, Summary: summary, Origin: origin, Example: example, payload: t}
 	d.open, d.secret = split(t)
+	checkUpcasts(d)
 	if _, twice := declarations[eventType]; twice {
 		panic("event type declared twice: " + eventType)
 	}
@@ -216,6 +217,7 @@ func New(id uuid.UUID, p Payload) (event Event, secret []byte, err error) {
 			return Event{}, nil, err
 		}
 	}
+	data = stampVersion(data, d.Version)
 	data = replaceNUL(data) // in the ledger's own events it comes from a platform's words
 	if d.secret != nil {
 		secret, err = marshal(v.Convert(d.secret).Interface())
@@ -247,6 +249,9 @@ func marshal(v any) ([]byte, error) {
 func Decode(eventType string, data, secret []byte) (Payload, error) {
 	d, err := Declared(eventType)
 	if err != nil {
+		return nil, err
+	}
+	if data, secret, err = current(d, data, secret); err != nil {
 		return nil, err
 	}
 	v := reflect.New(d.payload)

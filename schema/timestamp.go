@@ -85,7 +85,7 @@ func (s *Timestamper) Stamp(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	event, _, err := domain.New(uuid.New(), domain.CheckpointTimestamped{
-		Origin: c.Origin, Size: c.Size, Checkpoint: signed, Authority: s.URL, Time: at, Token: token,
+		Origin: c.Origin, Size: c.Size, Checkpoint: signed, Authority: s.URL, StampedAt: at, Token: token,
 	})
 	if err != nil {
 		return false, err

@@ -137,7 +137,7 @@ func TestTimestamp(t *testing.T) {
 		t.Fatal(err)
 	}
 	p, err := domain.DecodeAs[domain.CheckpointTimestamped](e.Data, nil)
-	if err != nil || p.Size != 10 || p.Checkpoint != first.Note || !p.Time.Equal(tsa.now) {
+	if err != nil || p.Size != 10 || p.Checkpoint != first.Note || !p.StampedAt.Equal(tsa.now) {
 		t.Fatalf("recorded = %+v, %v, want the first checkpoint's", p, err)
 	}
 	if at, err := evidence.VerifyTimestamp(p.Token, p.Checkpoint, tsa.roots); err != nil || !at.Equal(tsa.now) {

@@ -60,6 +60,7 @@ var access = map[string]rule{
 	"get-event":     only(operator, compliance, privacy),
 
 	"get-checkpoint": public, // a root and a size: no event, and worth more the more people keep it
+	"get-tile":       public, // hashes, of which each is of something that stays where it is
 	"get-proof":      only(operator, compliance, privacy),
 
 	"list-targets":         only(operator, compliance, analyst),

@@ -76,6 +76,7 @@ var routes = map[string]struct {
 	"docs":                   {"GET /docs", "*"},
 	"docs-style":             {"GET /docs/style.css", "*"},
 
+	"get-tile":           {"GET /v1/tile/{path...}", "*"},
 	"rebuild-projection": {"POST /v1/projections/{name}/rebuild", "ona"},
 	"resume-reader":      {"POST /v1/projections/{name}/resume", "oa"},
 	"skip-event":         {"POST /v1/projections/{name}/skip", "oa"},
@@ -99,7 +100,7 @@ func TestEveryRouteForEveryRole(t *testing.T) {
 			t.Errorf("access names %s, which nothing serves", operation)
 		}
 	}
-	fill := strings.NewReplacer("{position}", "1", "{handle}", "nobody", "{number}", "1", "{name}", "nobody", "{id}", jane)
+	fill := strings.NewReplacer("{position}", "1", "{handle}", "nobody", "{number}", "1", "{name}", "nobody", "{path...}", "0/000.p/1", "{id}", jane)
 	number := 0
 	for operation, want := range routes {
 		number++

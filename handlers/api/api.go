@@ -128,6 +128,7 @@ func newAPI(c Config) (*api, error) {
 	a.huma = humago.New(a.mux, describe(c.Version))
 	a.eventRoutes()
 	a.proofRoutes()
+	a.tileRoutes()
 	a.targetRoutes()
 	a.partialRoutes()
 	a.consentRoutes()

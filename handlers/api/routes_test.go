@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/domain/evidence"
@@ -628,4 +630,20 @@ func TestAnEventIsProven(t *testing.T) {
 		t.Errorf("checkpoint = %s, %v", checkpoint.Body, err)
 	}
 	problem(t, h.call("compliance", "GET", "/v1/events/9/proof", ""), http.StatusNotFound, "not-found")
+
+	// Anybody can compute the root from the tiles, as C2SP tlog-tiles has them.
+	tile := h.call("", "GET", "/v1/tile/0/000.p/3", "")
+	if hashes := tile.Body.Bytes(); tile.Code != http.StatusOK || len(hashes) != 3*32 || !bytes.Equal(hashes[32:64], leaf) || !strings.Contains(tile.Header().Get("Cache-Control"), "immutable") {
+		t.Errorf("tile = %d, %x", tile.Code, hashes)
+	} else if c, err := evidence.ParseCheckpoint(checkpoint.Body.String()); err != nil || tlog.NodeHash(tlog.NodeHash(tlog.Hash(hashes[:32]), tlog.Hash(hashes[32:64])), tlog.Hash(hashes[64:])) != c.Root {
+		t.Errorf("the tile's hashes do not give the root of the checkpoint (%v)", err)
+	}
+	for path, name := range map[string]string{
+		"0/000": "not-found", "0/000.p/4": "not-found", "1/000.p/1": "not-found", "0/001.p/1": "not-found",
+		"entries/000": "no-such-route", "data/000": "no-such-route", "0/x001": "no-such-route", "0/000.p/0": "no-such-route", "0/../../../etc": "no-such-route", "64/000": "no-such-route",
+	} {
+		if w := h.call("", "GET", "/v1/tile/"+path, ""); w.Code != http.StatusMovedPermanently && w.Code != http.StatusTemporaryRedirect {
+			problem(t, w, http.StatusNotFound, name)
+		}
+	}
 }

@@ -183,7 +183,7 @@ func TestTheDescriptionIsOpenAPI(t *testing.T) {
 		}
 	}
 	for operation := range h.api.served {
-		if !described[operation] && !slices.Contains([]string{"metrics", "openapi", "docs", "docs-style"}, operation) {
+		if !described[operation] && !slices.Contains([]string{"metrics", "openapi", "docs", "docs-style", "get-tile"}, operation) {
 			t.Errorf("%s is served and not described", operation)
 		}
 	}
@@ -210,7 +210,7 @@ func TestTheDocsNameEverything(t *testing.T) {
 	w := h.call("", "GET", "/docs", "")
 	page := w.Body.String()
 	for operation, pattern := range h.api.served {
-		if operation == "metrics" || operation == "openapi" || strings.HasPrefix(operation, "docs") {
+		if operation == "metrics" || operation == "get-tile" || operation == "openapi" || strings.HasPrefix(operation, "docs") {
 			continue
 		}
 		_, path, _ := strings.Cut(pattern, " ")
