@@ -128,25 +128,15 @@ func firingOf(first domain.Recorded) (domain.Firing, error) {
 	return domain.Firing{}, fmt.Errorf("event %d: a delivery does not begin with %s", first.Position, first.Type)
 }
 
-// openAll opens the sealed parts of events; what was erased stays closed.
+// openAll opens the sealed parts of events; what was erased or has expired stays closed.
 func (v *Vault) openAll(ctx context.Context, events []domain.Recorded) ([][]byte, error) {
-	subjects := make([]uuid.UUID, 0, len(events))
-	for _, e := range events {
-		subjects = append(subjects, sealingSubject(e.Subject))
-	}
-	opener, err := v.Opener(ctx, subjects)
+	parts, err := v.Open(ctx, events)
 	if err != nil {
 		return nil, err
 	}
 	opened := make([][]byte, len(events))
-	for i, e := range events {
-		if e.Sealed == nil {
-			continue
-		}
-		opened[i], err = opener.Open(sealingSubject(e.Subject), e.ID[:], e.Sealed)
-		if err != nil && !errors.Is(err, ErrErased) {
-			return nil, fmt.Errorf("open event %d: %w", e.Position, err)
-		}
+	for i, part := range parts {
+		opened[i] = part.Secret
 	}
 	return opened, nil
 }

@@ -84,6 +84,10 @@ func (v *Vault) beginRotation(ctx context.Context) (newest int, err error) {
 		`UPDATE hash_keys SET wrapped = $2, master = $3 WHERE purpose = $1`, "dispatch-ledger/vault/hash/"); err != nil {
 		return 0, err
 	}
+	if _, err := v.rewrapOwn(ctx, tx, `SELECT purpose, wrapped, master FROM link_keys ORDER BY purpose FOR NO KEY UPDATE`,
+		`UPDATE link_keys SET wrapped = $2, master = $3 WHERE purpose = $1`, "dispatch-ledger/vault/links/"); err != nil {
+		return 0, err
+	}
 	if err := v.rewrapSigningKeys(ctx, tx); err != nil {
 		return 0, err
 	}
@@ -151,7 +155,7 @@ type rotatedTable struct {
 	lock   string // the first $3 of them from key $2 on: key, version, wrapping key, ciphertext
 	update string // rows (keys $2, versions $3) now read $4, under $1
 	first  string // before all keys
-	name   func(key string) []byte
+	name   func(key string, version int64) []byte
 }
 
 var rotated = []rotatedTable{
@@ -162,7 +166,7 @@ var rotated = []rotatedTable{
 		update: `UPDATE subject_keys k SET wrapping_key = $1, wrapped = u.wrapped
 			FROM unnest($2::uuid[], $3::integer[], $4::bytea[]) AS u (subject, version, wrapped) WHERE k.subject = u.subject`,
 		first: uuid.Nil.String(),
-		name:  func(key string) []byte { return subjectKeyName(uuid.MustParse(key)) },
+		name:  func(key string, _ int64) []byte { return subjectKeyName(uuid.MustParse(key)) },
 	},
 	{
 		count: `SELECT count(*) FROM secret_versions WHERE wrapping_key < $1`,
@@ -171,7 +175,16 @@ var rotated = []rotatedTable{
 		update: `UPDATE secret_versions s SET wrapping_key = $1, sealed = u.sealed
 			FROM unnest($2::text[], $3::integer[], $4::bytea[]) AS u (name, version, sealed)
 			WHERE s.name = u.name AND s.version = u.version`,
-		name: secretName,
+		name: func(name string, _ int64) []byte { return secretName(name) },
+	},
+	{
+		count: `SELECT count(*) FROM period_keys WHERE wrapping_key < $1`,
+		lock: `SELECT type, day, wrapping_key, wrapped FROM period_keys
+			WHERE type >= $2 AND wrapping_key < $1 ORDER BY type, day LIMIT $3 FOR NO KEY UPDATE`,
+		update: `UPDATE period_keys k SET wrapping_key = $1, wrapped = u.wrapped
+			FROM unnest($2::text[], $3::integer[], $4::bytea[]) AS u (type, day, wrapped)
+			WHERE k.type = u.type AND k.day = u.day`,
+		name: func(eventType string, day int64) []byte { return period{eventType, Day(day)}.name() }, //nolint:gosec // an integer in the table
 	},
 }
 
@@ -230,10 +243,10 @@ func (v *Vault) rewrapBatch(ctx context.Context, t rotatedTable, newest int, wra
 		if oldWrapping, err = v.wrappingKey(ctx, old); err != nil {
 			return 0, "", err
 		}
-		if plaintextKey, err = oldWrapping.Decrypt(ciphertext, t.name(key)); err != nil {
+		if plaintextKey, err = oldWrapping.Decrypt(ciphertext, t.name(key, version)); err != nil {
 			return 0, "", fmt.Errorf("%w: the stored key of %s", ErrTampered, key)
 		}
-		if ciphertext, err = wrapping.Encrypt(plaintextKey, t.name(key)); err != nil {
+		if ciphertext, err = wrapping.Encrypt(plaintextKey, t.name(key, version)); err != nil {
 			return 0, "", err
 		}
 		keys, versions, wrapped, last = append(keys, key), append(versions, version), append(wrapped, ciphertext), key

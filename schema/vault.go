@@ -83,6 +83,7 @@ type Vault struct {
 	newest   int               // guarded by mu; the one that wraps what is new
 
 	keys    *lru.Cache[uuid.UUID, subjectKey]
+	periods periods
 	secrets *lru.Cache[string, cachedSecret]
 }
 
@@ -437,6 +438,11 @@ func openSubjectKey(wrapping tink.AEAD, subject uuid.UUID, wrapped []byte) (tink
 	if err != nil {
 		return nil, fmt.Errorf("%w: the stored key of subject %s", ErrTampered, subject)
 	}
+	return deterministic(secret)
+}
+
+// deterministic makes of a key's 64 bytes what seals and opens.
+func deterministic(secret []byte) (tink.DeterministicAEAD, error) {
 	parameters, err := aessiv.NewParameters(subjectKeySize, aessiv.VariantNoPrefix)
 	if err != nil {
 		return nil, err

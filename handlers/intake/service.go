@@ -65,10 +65,17 @@ func (s *Service) Accept(ctx context.Context, actor string, events []Event) ([]A
 	if err := bad.err(); err != nil {
 		return nil, err
 	}
-	if err := s.seal(ctx, records, secrets); err != nil {
+	if err := s.Vault.SealEvents(ctx, records, secrets); err != nil {
 		return nil, fmt.Errorf("intake: %w", err)
 	}
 	appended, err := s.Ledger.Append(ctx, records...)
+	if errors.Is(err, schema.ErrIDReused) {
+		// Or a repeat whose like was sealed on another day, or before its person was erased.
+		if err := s.Vault.SealAgain(ctx, records, secrets); err != nil {
+			return nil, fmt.Errorf("intake: %w", err)
+		}
+		appended, err = s.Ledger.Append(ctx, records...)
+	}
 	if err != nil {
 		return nil, refusedByLedger(err)
 	}
@@ -124,27 +131,6 @@ func (s *Service) record(index int, e *Event, bad *refusals) (domain.Event, []by
 	record.Source, record.OccurredAt = e.Source, occurred
 	record.CorrelationID, record.CausationID = e.CorrelationID, e.CausationID
 	return record, secret
-}
-
-// seal encrypts the secret halves, each under its subject's key and bound to its event's id.
-//
-// What concerns a person who was erased cannot be sealed any more. A new event is recorded without it; a repeat of an
-// event from before the erasure is given the seal that stands beside it, so that it is judged by what is kept for ever.
-func (s *Service) seal(ctx context.Context, records []domain.Event, secrets [][]byte) error {
-	if err := s.Vault.SealEvents(ctx, records, secrets); err != nil {
-		return err
-	}
-	for i := range records {
-		if secrets[i] == nil || records[i].Sealed != nil {
-			continue
-		}
-		recorded, err := schema.EventByID(ctx, s.Ledger.DB(), records[i].ID)
-		if err != nil && !errors.Is(err, schema.ErrNotFound) {
-			return err
-		}
-		records[i].Sealed = recorded.Sealed
-	}
-	return nil
 }
 
 // refusedByLedger turns what the ledger says about one event into a refusal of it.
