@@ -137,7 +137,7 @@ const PlaceholderEnd = "~"
 type DeliveryWithheld struct {
 	DeliveryID uuid.UUID `json:"delivery_id"`
 	Firing
-	Reason  string   `json:"reason" doc:"consent, condition, target_disabled, target_deleted or erased"`
+	Reason  string   `json:"reason" doc:"consent, condition, target_disabled, target_deleted, erased or retention_ended"`
 	Detail  string   `json:"detail" doc:"one sentence for people"`
 	Consent Decision `json:"consent" doc:"what the consent rule answered, and by which event"`
 	Attempt int      `json:"attempt,omitempty" doc:"the attempt that it kept from being made; absent when none was planned"`

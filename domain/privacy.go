@@ -6,6 +6,7 @@ import "github.com/google/uuid"
 type SealedRevealed struct {
 	ProfileID  uuid.UUID `json:"profile_id,omitzero" doc:"the person whose data it is, where one is concerned"`
 	DeliveryID uuid.UUID `json:"delivery_id,omitzero" doc:"the delivery whose data it is, where one is concerned"`
+	Position   int64     `json:"position,omitempty" doc:"the event whose data it is, where it is one"`
 	What       string    `json:"what" doc:"evidence, event, delivery or access"`
 	Reason     string    `json:"reason" doc:"why, in words"`
 }
@@ -13,12 +14,15 @@ type SealedRevealed struct {
 var _ = declare("sealed.revealed", 1, FromLedger, "Somebody was shown sealed data; who, stands as the actor.",
 	SealedRevealed{DeliveryID: exampleDelivery, What: "evidence", Reason: "regulator's request 2026-118"})
 
-// Stream is the person's or the delivery's.
+// Stream is the delivery's or the person's, or that of what is about neither.
 func (s SealedRevealed) Stream() string {
-	if s.DeliveryID != uuid.Nil {
+	switch {
+	case s.DeliveryID != uuid.Nil:
 		return DeliveryStream(s.DeliveryID)
+	case s.ProfileID != uuid.Nil:
+		return ProfileStream(s.ProfileID)
 	}
-	return ProfileStream(s.ProfileID)
+	return "revealed"
 }
 
 // Keys selects by person and delivery.
@@ -27,8 +31,8 @@ func (s SealedRevealed) Keys() Keys { return Keys{Subject: s.ProfileID, Delivery
 // Validate reports what is wrong with the payload.
 func (s SealedRevealed) Validate() error {
 	switch {
-	case s.ProfileID == uuid.Nil && s.DeliveryID == uuid.Nil:
-		return Invalid("/delivery_id", "is missing, and so is profile_id: say whose data it is")
+	case s.ProfileID == uuid.Nil && s.DeliveryID == uuid.Nil && s.Position == 0:
+		return Invalid("/delivery_id", "is missing, and so are profile_id and position: say whose data it is")
 	case s.Reason == "":
 		return Invalid("/reason", "is empty: say why")
 	}

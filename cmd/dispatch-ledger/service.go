@@ -106,6 +106,10 @@ func (st *store) work(ctx context.Context, o workerOptions) error {
 	if err != nil {
 		return err
 	}
+	keep, err := st.keeper()
+	if err != nil {
+		return err
+	}
 	if err := st.askOutdated(ctx); err != nil {
 		return err
 	}
@@ -117,6 +121,7 @@ func (st *store) work(ctx context.Context, o workerOptions) error {
 	defer stopRouting()
 	wg.Go(func() { errs <- router.Run(routing) })
 	wg.Go(func() { errs <- sign.Run(ctx) })
+	wg.Go(func() { keep.Run(ctx) })
 	wg.Go(func() { st.engine.Keep(ctx, rebuildsAtOnce) })
 	if carry != nil {
 		carry.Adopt = send.Adopt

@@ -113,11 +113,18 @@ var access = map[string]rule{
 	"audit-unknown-outcomes": only(operator, compliance, privacy, analyst),
 	"audit-consent-changes":  only(operator, compliance, privacy),
 
-	"list-tokens":  only(compliance), // who has access is for audit; giving it is for admin
-	"create-token": only(),
-	"revoke-token": only(),
-	"list-secrets": only(operator, compliance),
-	"put-secret":   only(operator),
+	"list-tokens":     only(compliance), // who has access is for audit; giving it is for admin
+	"create-token":    only(),
+	"revoke-token":    only(),
+	"list-secrets":    only(operator, compliance),
+	"put-secret":      only(operator),
+	"erase-profile":   only(privacy),
+	"access-profile":  only(privacy),
+	"access-page":     only(privacy),
+	"reveal-event":    only(compliance, privacy),
+	"reveal-delivery": only(compliance, privacy),
+	"list-retentions": only(operator, compliance, privacy),
+	"put-retention":   only(privacy),
 
 	"list-projections":   only(operator, compliance, analyst),
 	"rebuild-projection": only(operator, analyst), // it changes nothing that the ledger says

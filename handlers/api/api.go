@@ -139,6 +139,7 @@ func newAPI(c Config) (*api, error) {
 	a.auditRoutes()
 	a.administrationRoutes()
 	a.projectionRoutes()
+	a.privacyRoutes()
 	a.healthRoutes()
 	a.handle("metrics", "/metrics", promhttp.HandlerFor(c.Registry, promhttp.HandlerOpts{}))
 	finish(a.huma.OpenAPI())

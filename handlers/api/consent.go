@@ -129,12 +129,12 @@ func (a *api) getConsent(ctx context.Context, in *getConsentInput) (*getConsentO
 	if err != nil {
 		return nil, err
 	}
-	erased, err := a.erased(ctx, []uuid.UUID{profile})
+	erased, err := a.erased(ctx, profile)
 	if err != nil {
 		return nil, err
 	}
 	return &getConsentOutput{Body: Consent{
-		ProfileID: profile, AsOf: utc(at.Decided), KnownAt: utc(at.Known), Position: optional(at.Position), Erased: erased[profile],
+		ProfileID: profile, AsOf: utc(at.Decided), KnownAt: utc(at.Known), Position: optional(at.Position), Erased: erased,
 		Items: dossier.Held(), Merges: dossier.Merges,
 	}}, nil
 }

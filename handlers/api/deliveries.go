@@ -177,28 +177,27 @@ func (a *api) getDelivery(ctx context.Context, in *getDeliveryInput) (*getDelive
 	if err != nil {
 		return nil, err
 	}
-	hidden := &Sealed{Sealed: true}
-	if profile := d.Firing.ProfileID; profile != uuid.Nil {
-		erased, err := a.erased(ctx, []uuid.UUID{profile})
-		if err != nil {
-			return nil, err
-		}
-		if erased[profile] {
-			hidden = &Sealed{Erased: true}
-		}
+	sealed, err := a.sealedOf(ctx, id)
+	if err != nil {
+		return nil, err
 	}
-	out := &getDeliveryOutput{Body: Delivery{DeliverySummary: summaryOf(d), Attempts: make([]Attempt, len(d.Trail))}}
+	return &getDeliveryOutput{Body: deliveryOf(d, sealed)}, nil
+}
+
+// deliveryOf shows a delivery with what is sealed of its events, by position.
+func deliveryOf(d deliveries.Delivery, sealed map[int64]*Sealed) Delivery {
+	out := Delivery{DeliverySummary: summaryOf(d), Attempts: make([]Attempt, len(d.Trail))}
 	if d.BodySHA256 != "" { // a request was made out
-		out.Body.Request = hidden
+		out.Request = sealed[d.Position]
 	}
 	for i, t := range d.Trail {
-		out.Body.Attempts[i] = Attempt{
+		out.Attempts[i] = Attempt{
 			Attempt: t.Attempt, StartedAt: t.StartedAt.UTC(), DurationMS: t.DurationMS, Status: optional(t.Status), Verdict: t.Verdict, Reason: optional(t.Reason),
 			Outcome: t.Outcome, NextAttemptAt: utcOf(t.NextAttemptAt), Address: optional(t.Address), Worker: optional(t.Worker), Consent: t.Consent, Position: t.Position,
 		}
 		if t.Status != 0 {
-			out.Body.Attempts[i].Response = hidden
+			out.Attempts[i].Response = sealed[t.Position]
 		}
 	}
-	return out, nil
+	return out
 }

@@ -22,6 +22,7 @@ func describe(version string) huma.Config {
 		{Name: "Deliveries", Description: "What was sent to whom, what became of it, and why something was not sent."},
 		{Name: "Audit", Description: "Questions that compliance asks of all of it."},
 		{Name: "Administration", Description: "Who and what may be used: each act of it is an event."},
+		{Name: "Privacy", Description: "What a person may ask for, and what is shown to whom."},
 		{Name: "Operation", Description: "How the service does."},
 	}
 	c.OpenAPIPath, c.DocsPath, c.SchemasPath = "", "", "" // served by docsRoutes, without a foreign script
@@ -38,7 +39,7 @@ func describe(version string) huma.Config {
 func finish(spec *huma.OpenAPI) {
 	schemas := spec.Components.Schemas.Map()
 	for name, properties := range map[string][]string{
-		"Delivery": {"consent", "request"}, "DeliverySummary": {"consent"}, "Attempt": {"response", "consent"}, "Event": {"sealed"},
+		"Delivery": {"consent", "request"}, "DeliverySummary": {"consent"}, "Attempt": {"response", "consent"}, "Event": {"sealed"}, "Access": {"erased"},
 	} {
 		for _, property := range properties {
 			schema := schemas[name].Properties[property]

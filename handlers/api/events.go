@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -147,12 +146,6 @@ func (a *api) acceptEvents(ctx context.Context, in *acceptEventsInput) (*acceptE
 	return out, err
 }
 
-// Sealed stands where personal data would.
-type Sealed struct {
-	Sealed bool `json:"sealed,omitempty" doc:"There is personal data here, which is not shown."`
-	Erased bool `json:"erased,omitempty" doc:"There was personal data here; the person was erased."`
-}
-
 // Event is an event as the ledger holds it.
 type Event struct {
 	Position      int64           `json:"position"`
@@ -174,47 +167,13 @@ type Event struct {
 	Leaf          string          `json:"leaf" doc:"Hex: its leaf in the Merkle tree."`
 }
 
-func eventOf(r domain.Recorded, erased bool) Event {
-	e := Event{
+func eventOf(r domain.Recorded, sealed *Sealed) Event {
+	return Event{
 		Position: r.Position, ID: r.ID, Type: r.Type, Stream: r.Stream, Version: r.Version, ProfileID: optional(r.Subject),
 		Target: optional(r.Target), DeliveryID: optional(r.DeliveryID), OccurredAt: utc(r.OccurredAt), RecordedAt: r.RecordedAt.UTC(),
 		Actor: r.Actor, Source: r.Source, CorrelationID: optional(r.CorrelationID), CausationID: optional(r.CausationID),
-		Data: r.Data, Leaf: hex.EncodeToString(r.Leaf),
+		Data: r.Data, Sealed: sealed, Leaf: hex.EncodeToString(r.Leaf),
 	}
-	switch {
-	case erased && (r.Sealed != nil || declaresSealed(r.Type)):
-		e.Sealed = &Sealed{Erased: true}
-	case r.Sealed != nil:
-		e.Sealed = &Sealed{Sealed: true}
-	}
-	return e
-}
-
-func declaresSealed(eventType string) bool {
-	d, err := domain.Declared(eventType)
-	if err != nil {
-		return false
-	}
-	for _, f := range d.Fields() {
-		if f.Sealed {
-			return true
-		}
-	}
-	return false
-}
-
-// erased says which of these people were.
-func (a *api) erased(ctx context.Context, subjects []uuid.UUID) (map[uuid.UUID]bool, error) {
-	opener, err := a.Vault.Opener(ctx, subjects)
-	if err != nil {
-		return nil, err
-	}
-	out := make(map[uuid.UUID]bool, len(subjects))
-	for _, s := range subjects {
-		_, err := opener.Open(s, nil, nil) // nothing to open: only the state of the key is asked for
-		out[s] = errors.Is(err, schema.ErrErased)
-	}
-	return out, nil
 }
 
 type listEventsInput struct {
@@ -282,19 +241,13 @@ func (a *api) listEvents(ctx context.Context, in *listEventsInput) (*listEventsO
 
 // show gives events in the API's shape.
 func (a *api) show(ctx context.Context, recorded []domain.Recorded) ([]Event, error) {
-	var subjects []uuid.UUID
-	for _, r := range recorded {
-		if r.Subject != uuid.Nil {
-			subjects = append(subjects, r.Subject)
-		}
-	}
-	erased, err := a.erased(ctx, subjects)
+	seals, err := a.Vault.Seals(ctx, recorded)
 	if err != nil {
 		return nil, err
 	}
 	items := make([]Event, len(recorded))
 	for i, r := range recorded {
-		items[i] = eventOf(r, erased[r.Subject])
+		items[i] = eventOf(r, sealOf(r.Type, seals[i], nil))
 	}
 	return items, nil
 }

@@ -141,7 +141,7 @@ func quota(l platforms.RateLimit) *domain.RateLimit {
 // decide asks the target's consent rule of what is known now.
 func (d *Dispatcher) decide(j job, planned domain.DeliveryPlanned, t targets.Target) domain.Decision {
 	question := j.consents.Question(planned.ProfileID, t.Consent, d.Now())
-	question.View.Erased = j.opened.Erased || planned.URL == "" // erased between planning and sealing: it was recorded without its request
+	question.View.Erased = j.opened.Erased || planned.URL == "" && !j.opened.Expired // erased between planning and sealing: it was recorded without its request
 	return t.Consent.Decide(question)
 }
 
@@ -162,6 +162,8 @@ func (d *Dispatcher) gate(j job, planned domain.DeliveryPlanned, t targets.Targe
 		return withheld("erased", decision.Explain())
 	case decision.Decision == domain.DecisionWithheld:
 		return withheld("consent", decision.Explain())
+	case j.opened.Expired:
+		return withheld("retention_ended", "the retention of what was to be sent ended before it could be sent")
 	}
 	if ends, quiet := j.target.QuietHours.Until(d.Now(), planned.Zone); quiet {
 		return domain.DeliveryDeferred{
@@ -182,6 +184,7 @@ func (d *Dispatcher) record(ctx context.Context, j queue.Claim, payload domain.P
 		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 	}
+	seal, again := d.Vault.SealEvents, false
 	try := func() (struct{}, error) {
 		e, secret, err := domain.New(id, payload)
 		if err != nil {
@@ -189,10 +192,15 @@ func (d *Dispatcher) record(ctx context.Context, j queue.Claim, payload domain.P
 		}
 		e.Actor, e.Source, e.CorrelationID, e.CausationID = d.Worker, source, j.Planned.CorrelationID, j.Planned.ID
 		events := []domain.Event{e}
-		if err := d.Vault.SealEvents(ctx, events, [][]byte{secret}); err != nil {
+		if err := seal(ctx, events, [][]byte{secret}); err != nil {
 			return struct{}{}, err
 		}
 		_, err = d.Ledger.Append(ctx, events...)
+		if errors.Is(err, schema.ErrIDReused) && !again {
+			// Perhaps by ourselves, with an answer that got lost, before midnight or an erasure: sealed otherwise, then.
+			again, seal = true, d.Vault.SealAgain
+			return struct{}{}, err
+		}
 		if errors.Is(err, schema.ErrIDReused) && id == attemptID(j.Planned.DeliveryID, j.Attempt) {
 			id = domain.EventID(id, "late")
 			return struct{}{}, err

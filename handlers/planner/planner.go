@@ -170,7 +170,7 @@ func (p *Planner) answer(ctx context.Context, o schema.Opened, known map[string]
 	firing.TargetVersion, firing.Platform = t.Version, t.Platform
 
 	question := consents.Question(fired.ProfileID, t.Consent, o.RecordedAt)
-	question.View.Erased = o.Erased || o.Sealed == nil // an erased person's firing is recorded without its context
+	question.View.Erased = o.Erased || o.Sealed == nil && !o.Expired // an erased person's firing is recorded without its context
 	decision := t.Consent.Decide(question)
 	withheld := func(reason, detail string) domain.Payload {
 		return domain.DeliveryWithheld{DeliveryID: id, Firing: firing, Reason: reason, Detail: detail, Consent: decision}
@@ -182,6 +182,8 @@ func (p *Planner) answer(ctx context.Context, o schema.Opened, known map[string]
 		return withheld("erased", decision.Explain())
 	case decision.Decision == domain.DecisionWithheld:
 		return withheld("consent", decision.Explain())
+	case o.Expired:
+		return withheld("retention_ended", "the retention of the firing's context ended before it was planned")
 	}
 
 	compiled, err := p.compile(t)

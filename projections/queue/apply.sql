@@ -18,12 +18,12 @@ FROM slice e, json_to_record(e.data) AS d (priority text, attempt int, due_at ti
 WHERE e.type = 'delivery.requeued'
 ORDER BY e.delivery_id, e.position DESC
 ON CONFLICT (delivery_id) DO UPDATE SET
-    attempt = excluded.attempt, base = excluded.base, due_at = excluded.due_at, expires_at = excluded.expires_at, since = excluded.since;
+    attempt = excluded.attempt, base = excluded.base, due_at = excluded.due_at, expires_at = excluded.expires_at, since = excluded.since, erased = false;
 
 -- name: to be tried again, or later
 -- on: delivery.attempted, delivery.attempt_lost, delivery.deferred
 -- An attempt that was put off has used up its number and counts for nothing: base moves on with it.
-UPDATE queue AS q SET attempt = s.attempt, due_at = s.due_at, base = greatest(q.base, s.base)
+UPDATE queue AS q SET attempt = s.attempt, due_at = CASE WHEN q.erased THEN q.due_at ELSE s.due_at END, base = greatest(q.base, s.base)
 FROM (
     SELECT DISTINCT ON (e.delivery_id) e.delivery_id, CASE e.type WHEN 'delivery.deferred' THEN d.attempt ELSE d.attempt + 1 END AS attempt,
            coalesce(d.next_attempt_at, d.due_at) AS due_at, coalesce(max(d.base) OVER (PARTITION BY e.delivery_id), 0) AS base
@@ -45,6 +45,12 @@ DELETE FROM queue WHERE ctid = ANY (ARRAY(
       -- what is still reported of an attempt before it was put back ends it only by a success
       AND (q.base = 0 OR s.state IN ('succeeded', 'cancelled') OR (s.data->>'attempt')::int > q.base)
 ));
+
+-- name: a person was erased: what is queued for them is due at once and stays so, and the dispatcher withholds it
+-- on: profile.erased
+UPDATE queue AS q SET due_at = s.recorded_at, erased = true
+FROM slice s JOIN events p ON p.subject = s.subject AND p.type = 'delivery.planned'
+WHERE s.type = 'profile.erased' AND q.delivery_id = p.delivery_id AND q.since < s.position;
 
 -- name: left alone, or not any more
 -- on: target.paused, target.resumed

@@ -11,4 +11,4 @@ import (
 var files embed.FS
 
 // Definition is what is still to be sent.
-var Definition = projections.Define("queue", 3, files)
+var Definition = projections.Define("queue", 4, files)

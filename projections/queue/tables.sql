@@ -10,6 +10,7 @@ CREATE TABLE queue (
     expires_at  timestamptz,
     profile_id  uuid,                       -- the person, where the target keeps each person's order
     planned     bigint           NOT NULL,  -- position of the delivery.planned event, which holds the request
+    erased      boolean          NOT NULL DEFAULT false,  -- the person was: due at once, to be withheld
     since       bigint           NOT NULL   -- position of the event that put it here
 );
 
