@@ -86,7 +86,7 @@ func newPartials(s *settings) *cobra.Command {
 }
 
 func (st *store) partials(ctx context.Context) (domain.Partials, error) {
-	return targets.Partials(ctx, st.db)
+	return targets.PartialsNow(ctx, st.db)
 }
 
 // changePartial records a change of a partial, unless a target that compiles now would not any more.

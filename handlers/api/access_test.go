@@ -43,6 +43,12 @@ var routes = map[string]struct {
 	"approve-target-proposal": {"POST /v1/targets/{handle}/proposals/{number}/approve", "oca"},
 	"decline-target-proposal": {"POST /v1/targets/{handle}/proposals/{number}/decline", "oca"},
 
+	"list-partials":         {"GET /v1/partials", "ocna"},
+	"get-partial":           {"GET /v1/partials/{name}", "ocna"},
+	"list-partial-versions": {"GET /v1/partials/{name}/versions", "ocna"},
+	"put-partial":           {"PUT /v1/partials/{name}", "oa"},
+	"delete-partial":        {"DELETE /v1/partials/{name}", "oa"},
+
 	"get-consent":            {"GET /v1/profiles/{id}/consent", "ocpa"},
 	"put-consent":            {"PUT /v1/profiles/{id}/consent", "opa"},
 	"get-consent-history":    {"GET /v1/profiles/{id}/history", "ocpa"},
@@ -91,7 +97,7 @@ var routes = map[string]struct {
 
 var letters = map[schema.Role]string{
 	schema.RoleEmitter: "e", schema.RoleOperator: "o", schema.RoleCompliance: "c",
-	schema.RolePrivacy: "p", schema.RoleAnalyst: "n", schema.RoleAdmin: "a",
+	schema.RolePrivacy: "p", schema.RoleAnalyst: "n", schema.RoleAdmin: "a", schema.RoleDispatcher: "d",
 }
 
 func TestEveryRouteForEveryRole(t *testing.T) {

@@ -20,6 +20,7 @@ func describe(version string) huma.Config {
 		{Name: "Partials", Description: "Pieces that templates share."},
 		{Name: "Consent", Description: "What people agreed to."},
 		{Name: "Deliveries", Description: "What was sent to whom, what became of it, and why something was not sent."},
+		{Name: "Queue", Description: "What is waiting to be sent, and what holds it."},
 		{Name: "Audit", Description: "Questions that compliance asks of all of it."},
 		{Name: "Administration", Description: "Who and what may be used: each act of it is an event."},
 		{Name: "Privacy", Description: "What a person may ask for, and what is shown to whom."},

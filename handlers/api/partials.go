@@ -35,7 +35,7 @@ func (a *api) partialRoutes() {
 			"A change after which a target that compiles now would not any more is refused, and names the target. What is already so records nothing. " +
 			"With dry_run nothing is recorded: the answer shows what would be.",
 		Responses: map[string]*huma.Response{"201": {Description: "Created: there was no such partial, or it had been withdrawn."}},
-		Errors:    []int{http.StatusConflict, http.StatusPreconditionFailed},
+		Errors:    []int{http.StatusBadRequest, http.StatusConflict, http.StatusPreconditionFailed, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity},
 	}, a.putPartial)
 	register(a, huma.Operation{
 		OperationID: "delete-partial", Method: http.MethodDelete, Path: "/v1/partials/{name}", Tags: tags,

@@ -31,8 +31,13 @@ func TestAPartialFromItsFirstVersionToItsLast(t *testing.T) {
 	}
 	problem(t, h.call("operator", "PUT", path, source, "If-Match", `"7"`), http.StatusPreconditionFailed, "version-mismatch")
 
-	// A target may name it at once, before the projection has caught up.
-	h.catchUp()
+	// A target may name it at once, before the projection has caught up. Its sample is held against its templates.
+	lacking := `{"platform":"webhook","url":"https://example.com/","unresolved":"error","sample":{"reward":{}},"body":"{\"value\": {{ reward.amount }}}"}`
+	refused := h.call("operator", "PUT", "/v1/targets/reward", lacking)
+	problem(t, refused, http.StatusUnprocessableEntity, "invalid")
+	if !strings.Contains(refused.Body.String(), "lacks reward.amount (body, line 1, column 14)") {
+		t.Errorf("a sample that lacks a variable is answered %s", refused.Body)
+	}
 	target := `{"platform":"webhook","url":"https://example.com/","body":"{% from 'money' import of %}{\"value\": {{ of(reward.amount) }}}"}`
 	want[Target](t, h.call("operator", "PUT", "/v1/targets/reward", target), http.StatusCreated)
 	h.catchUp()

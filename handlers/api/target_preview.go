@@ -66,7 +66,7 @@ func (a *api) previewTarget(ctx context.Context, in *previewTargetInput) (*previ
 	if err != nil {
 		return nil, err
 	}
-	partials, err := targets.Partials(ctx, a.DB)
+	partials, err := targets.PartialsNow(ctx, a.DB)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +128,7 @@ func parsePreview(body []byte) (request PreviewRequest, err error) {
 // previewed finds the target that is to be rendered.
 func (a *api) previewed(ctx context.Context, handle string, request PreviewRequest) (domain.Target, error) {
 	if request.Draft != nil {
-		changed, err := a.parseTarget(ctx, handle, request.Draft)
+		changed, _, err := a.parseTarget(ctx, handle, request.Draft)
 		return changed.Target, below("/draft", err)
 	}
 	now, versions, err := a.history(ctx, handle)

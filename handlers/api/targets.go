@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"reflect"
 	"slices"
@@ -37,7 +38,7 @@ func (a *api) targetRoutes() {
 		OperationID: "put-target", Method: http.MethodPut, Path: "/v1/targets/{handle}", Tags: tags,
 		Summary: "Create or change a target",
 		Description: "Records a new version, all of it. What is already so records nothing. With If-Match it holds only if nobody has changed the target since; with If-None-Match: * only if there is none. " +
-			"A target that is disabled sends again once it is changed. What GET answers may be sent back: its read-only fields are ignored. " +
+			"A target with a sample and unresolved: error is refused when the sample lacks a variable that a template needs. A target that is disabled sends again once it is changed. What GET answers may be sent back: its read-only fields are ignored. " +
 			"Where the target as it is or as it becomes says approval: required, the change is proposed and answered with 202.",
 		RequestBody: body,
 		Responses: map[string]*huma.Response{
@@ -219,7 +220,10 @@ type putTargetInput struct {
 }
 
 func (a *api) putTarget(ctx context.Context, in *putTargetInput) (*targetOutput, error) {
-	changed, err := a.parseTarget(ctx, in.Handle, in.RawBody)
+	changed, compiled, err := a.parseTarget(ctx, in.Handle, in.RawBody)
+	if err == nil {
+		err = compiled.CheckSample(slices.Collect(maps.Keys(a.Variables)))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -250,21 +254,21 @@ func answerChange(done catalogue.Result, wanted domain.Target) *targetOutput {
 }
 
 // parseTarget reads, completes, checks and compiles the target of a PUT.
-func (a *api) parseTarget(ctx context.Context, handle string, body []byte) (domain.TargetChanged, error) {
+func (a *api) parseTarget(ctx context.Context, handle string, body []byte) (domain.TargetChanged, *domain.CompiledTarget, error) {
 	body, err := without(body, readOnly)
 	if err != nil {
-		return domain.TargetChanged{}, err
+		return domain.TargetChanged{}, nil, err
 	}
 	changed, err := domain.ParseTarget(body, handle)
 	if err != nil {
-		return changed, err
+		return changed, nil, err
 	}
-	partials, err := targets.Partials(ctx, a.DB)
+	partials, err := targets.PartialsNow(ctx, a.DB)
 	if err != nil {
-		return changed, err
+		return changed, nil, err
 	}
-	_, err = domain.CompileTarget(changed.Target, partials)
-	return changed, err
+	compiled, err := domain.CompileTarget(changed.Target, partials)
+	return changed, compiled, err
 }
 
 // without drops fields of a JSON object, and a null reason, which is what GET answers when nobody gave one.

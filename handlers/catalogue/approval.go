@@ -130,7 +130,7 @@ func (c Catalogue) Approve(ctx context.Context, by Author, handle string, number
 	case p.ProposedBy == by.Name:
 		return Result{}, fmt.Errorf("%w: %s proposed it", ErrSamePerson, by.Name)
 	}
-	partials, err := targets.Partials(ctx, c.DB)
+	partials, err := targets.PartialsNow(ctx, c.DB)
 	if err != nil {
 		return Result{}, err
 	}

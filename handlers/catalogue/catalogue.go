@@ -181,7 +181,7 @@ func (c Catalogue) Move(ctx context.Context, by Author, handle, url, reason stri
 		if moved.URL = url; reason == "" {
 			moved.Reason = "moved from " + now.URL + " to " + url
 		}
-		partials, err := targets.Partials(ctx, c.DB)
+		partials, err := targets.PartialsNow(ctx, c.DB)
 		if err != nil {
 			return nil, err
 		}
