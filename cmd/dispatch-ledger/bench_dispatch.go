@@ -182,6 +182,11 @@ func (st *store) benchDispatch(ctx context.Context, b dispatchBench) (err error)
 		stop()
 		return err
 	}
+	before, err := st.spent(ctx)
+	if err != nil {
+		stop()
+		return err
+	}
 	start = time.Now()
 	go func() {
 		worked <- st.work(working, workerOptions{allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, variables: map[string]any{}, concurrency: 256, grace: 5 * time.Second})
@@ -195,6 +200,10 @@ func (st *store) benchDispatch(ctx context.Context, b dispatchBench) (err error)
 	}
 	took := time.Since(start)
 	stopProfile()
+	after, err := st.spent(ctx)
+	if err != nil {
+		return err
+	}
 	var memory runtime.MemStats
 	runtime.ReadMemStats(&memory)
 	rate := float64(b.firings) / took.Seconds()
@@ -207,6 +216,7 @@ func (st *store) benchDispatch(ctx context.Context, b dispatchBench) (err error)
 		return err
 	}
 	fmt.Fprintf(out, "%d firings in %s, %d requests received, heap %d MiB\n", b.firings, took.Round(time.Millisecond), sink.received.Load(), memory.HeapAlloc>>20)
+	fmt.Fprintln(out, after.since(before, b.firings))
 	if b.latency == 0 {
 		return nil
 	}

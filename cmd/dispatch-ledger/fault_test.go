@@ -16,6 +16,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -31,8 +32,16 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/schema/schematest"
 )
 
-// strikes is how often a fault test strikes; a longer run: go test ./cmd/dispatch-ledger -run Kill -faults 50
-var strikes = flag.Int("faults", 4, "how often a fault test kills")
+// strikes is how often a fault test strikes; a longer run: go test ./cmd/dispatch-ledger -run Kill -faults 50, or with
+// DISPATCH_LEDGER_TEST_FAULTS=50.
+var strikes = flag.Int("faults", faultsWanted(), "how often a fault test kills")
+
+func faultsWanted() int {
+	if n, err := strconv.Atoi(os.Getenv("DISPATCH_LEDGER_TEST_FAULTS")); err == nil && n > 0 {
+		return n
+	}
+	return 4
+}
 
 // asProgram is the environment variable that makes this test binary behave as the program, so that fault tests can
 // kill real processes of it.
@@ -112,11 +121,12 @@ type sink struct {
 	*httptest.Server
 	mu    sync.Mutex
 	seen  map[string]int    // requests by delivery id
+	took  map[string]int    // those that it took, whether or not its answer arrived
 	watch func(body []byte) // is shown each request; nil: nobody
 }
 
 func newSink(t *testing.T) *sink {
-	s := &sink{seen: map[string]int{}}
+	s := &sink{seen: map[string]int{}, took: map[string]int{}}
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -129,10 +139,14 @@ func newSink(t *testing.T) *sink {
 		if id == "" {
 			id = r.Header.Get("Webhook-Id")
 		}
+		n := mathrand.IntN(100)
 		s.mu.Lock()
 		s.seen[id]++
+		if n >= 10 { // after an aborted answer nobody knows either
+			s.took[id]++
+		}
 		s.mu.Unlock()
-		switch n := mathrand.IntN(100); {
+		switch {
 		case n < 10:
 			w.WriteHeader(http.StatusServiceUnavailable)
 		case n < 15:
@@ -334,6 +348,9 @@ func (w *faultWorld) judgeRequests(ctx context.Context, t *testing.T, db *sql.DB
 		}
 		if d.Attempts > 1 {
 			duplicates++
+		}
+		if again := w.sink.took[id] - 1; again > doubtful {
+			t.Errorf("delivery %s: the sink took it %d times, and only %d attempts are marked as of unknown outcome", id, again+1, doubtful)
 		}
 		unknown += doubtful
 	}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// cpu is the processor time that was spent until a moment. Unlike a rate it does not depend on who else uses the machine.
+type cpu struct {
+	service  time.Duration // this process, the bench's sink included
+	database time.Duration // the server and its sessions; 0 when it is not on this machine, or cannot be looked at
+}
+
+// spent reads the processor time of this process and of the database server's, as Linux tells them.
+func (st *store) spent(ctx context.Context) (c cpu, err error) {
+	_, own, err := processTime(os.Getpid())
+	if err != nil {
+		return c, nil //nolint:nilerr // this is no Linux
+	}
+	c.service = own.own
+	var session int
+	if err := st.db.QueryRowContext(ctx, `SELECT pg_backend_pid()`).Scan(&session); err != nil {
+		return c, err
+	}
+	parent, _, err := processTime(session)
+	if err != nil {
+		return c, nil //nolint:nilerr // it runs elsewhere, or this is no Linux
+	}
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return c, err
+	}
+	for _, stat := range stats {
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(stat)))
+		if err != nil {
+			continue
+		}
+		of, took, err := processTime(pid)
+		switch {
+		case err != nil: // it has ended
+		case pid == parent:
+			c.database += took.own + took.children
+		case of == parent:
+			c.database += took.own
+		}
+	}
+	return c, nil
+}
+
+type processTimes struct{ own, children time.Duration }
+
+var errNoProcess = errors.New("no such process")
+
+// processTime gives a process's parent and the processor time of it and of its children that have ended.
+func processTime(pid int) (parent int, took processTimes, err error) {
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, took, err
+	}
+	_, rest, ok := strings.Cut(string(content), ") ") // the name before it may hold anything
+	fields := strings.Fields(rest)
+	if !ok || len(fields) < 15 {
+		return 0, took, errNoProcess
+	}
+	numbers := make([]int64, len(fields))
+	for _, i := range []int{1, 11, 12, 13, 14} {
+		if numbers[i], err = strconv.ParseInt(fields[i], 10, 64); err != nil {
+			return 0, took, err
+		}
+	}
+	const tick = 10 * time.Millisecond // of /proc, on every Linux that Go runs on
+	return int(numbers[1]), processTimes{time.Duration(numbers[11]+numbers[12]) * tick, time.Duration(numbers[13]+numbers[14]) * tick}, nil
+}
+
+// since prints what a number of things cost each.
+func (c cpu) since(before cpu, n int) string {
+	each := func(d time.Duration) string {
+		return fmt.Sprintf("%.3f ms", d.Seconds()*1000/float64(n))
+	}
+	service, database := c.service-before.service, c.database-before.database
+	if service == 0 {
+		return "processor time of a delivery: unknown on this system"
+	}
+	if database == 0 {
+		return fmt.Sprintf("processor time of a delivery: %s in the service, unknown in the database", each(service))
+	}
+	return fmt.Sprintf("processor time of a delivery: %s (service %s with the sink, database %s), which two processors can do %.0f times a second",
+		each(service+database), each(service), each(database), 2*float64(n)/(service+database).Seconds())
+}
