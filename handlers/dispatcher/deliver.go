@@ -25,8 +25,8 @@ type job struct {
 	queue.Claim
 	plan
 	opened   schema.Opened
-	consents consent.Known
-	claimed  time.Time // by this process's clock, before the claim was made
+	consents consent.Known // as it was just before the request leaves
+	claimed  time.Time     // by this process's clock, before the claim was made
 }
 
 // stale says how long ago the claim was made, and whether so long that another worker may soon take it for lost.
@@ -60,6 +60,14 @@ func (d *Dispatcher) deliver(ctx context.Context, j job) {
 		d.Log.WarnContext(ctx, "cannot read the target's version; giving the claim back", slog.String("delivery", planned.DeliveryID.String()), slog.Any("error", err))
 		d.release(ctx, j.Claim)
 		return
+	}
+	if t.Consent != nil && planned.ProfileID != uuid.Nil {
+		if j.consents, err = d.consents.of(ctx, planned.ProfileID); err != nil {
+			d.Log.WarnContext(ctx, "cannot look at the person's consent; giving the claim back", slog.String("delivery", planned.DeliveryID.String()), slog.Any("error", err))
+			d.wait(ctx, giveBackAfter, nil)
+			d.release(ctx, j.Claim)
+			return
+		}
 	}
 	if payload := d.gate(j, planned, t); payload != nil {
 		d.record(ctx, j.Claim, payload)

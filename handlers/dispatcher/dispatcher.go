@@ -70,6 +70,7 @@ type Dispatcher struct {
 	current  *lru.Cache[int64, targets.Target] // by the position of the last event about it
 	metrics  metrics
 	reads    *schema.Prepared
+	consents consents
 	lanes    *lanes
 	freed    chan struct{} // a request has ended
 	requests sync.WaitGroup
@@ -109,6 +110,7 @@ func New(c Config) (*Dispatcher, error) {
 		return nil, err
 	}
 	d := &Dispatcher{Config: c, versions: versions, current: current, lanes: newLanes(c.Concurrency), reads: schema.NewPrepared(c.DB), freed: make(chan struct{}, 1)}
+	d.consents.look = func(ctx context.Context, profiles []uuid.UUID) (consent.Known, error) { return consent.Look(ctx, d.reads, profiles) }
 	d.metrics = newMetrics(d.lanes)
 	return d, d.metrics.register(c.Registry)
 }
@@ -278,10 +280,8 @@ func (d *Dispatcher) begin(ctx context.Context, claims []queue.Claim, plans map[
 			profiles = append(profiles, c.Planned.Subject)
 		}
 	}
-	var consents consent.Known
 	var opened []schema.Opened
 	reading, _ := errgroup.WithContext(ctx)
-	reading.Go(func() (err error) { consents, err = consent.Look(ctx, d.reads, profiles); return err })
 	reading.Go(func() error { _, err := d.Vault.Sealer(ctx, append(profiles, schema.Nobody)); return err }) // for the answers, all at once
 	var unopened error
 	reading.Go(func() error { opened, unopened = d.Vault.OpenEvents(ctx, recorded); return nil })
@@ -292,7 +292,7 @@ func (d *Dispatcher) begin(ctx context.Context, claims []queue.Claim, plans map[
 	switch {
 	case err == nil && unopened == nil:
 		for i, c := range claims {
-			go d.deliver(ctx, job{Claim: c, plan: plans[c.Planned.Target], opened: opened[i], consents: consents, claimed: claimed})
+			go d.deliver(ctx, job{Claim: c, plan: plans[c.Planned.Target], opened: opened[i], claimed: claimed})
 		}
 		return
 	case err == nil && len(claims) > 1:
