@@ -94,6 +94,7 @@ var access = map[string]rule{
 	"get-consent-policy":  only(operator, compliance, privacy, analyst),
 	"put-consent-policy":  only(), // it decides who is sent to without having been asked
 
+	"import-consent":  only(operator, privacy),
 	"take-omneo-hook": public, // its signature is its credential
 
 	"list-deliveries": only(operator, compliance, privacy, analyst),

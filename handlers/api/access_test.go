@@ -55,6 +55,7 @@ var routes = map[string]struct {
 	"list-consent-fields":    {"GET /v1/consent/fields", "ocpna"},
 	"get-consent-policy":     {"GET /v1/consent/policy", "ocpna"},
 	"put-consent-policy":     {"PUT /v1/consent/policy", "a"},
+	"import-consent":         {"POST /v1/consent/imports", "opa"},
 	"take-omneo-hook":        {"POST /v1/hooks/omneo", "signed"},
 	"list-deliveries":        {"GET /v1/deliveries", "ocpna"},
 	"get-delivery":           {"GET /v1/deliveries/{id}", "ocpna"},

@@ -49,6 +49,7 @@ func (a *api) consentRoutes() {
 		Summary: "What do the CRM's field names mean?", Description: "The one table by which webhooks and imports are read, aliases included.",
 	}, a.listConsentFields)
 	a.consentPolicyRoutes(tags)
+	a.consentImportRoutes(tags)
 }
 
 // ConsentDecision is the body of PUT …/consent: consent.changed without the person.

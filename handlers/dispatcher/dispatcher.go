@@ -110,7 +110,9 @@ func New(c Config) (*Dispatcher, error) {
 		return nil, err
 	}
 	d := &Dispatcher{Config: c, versions: versions, current: current, lanes: newLanes(c.Concurrency), reads: schema.NewPrepared(c.DB), freed: make(chan struct{}, 1)}
-	d.consents.look = func(ctx context.Context, profiles []uuid.UUID) (consent.Known, error) { return consent.Look(ctx, d.reads, profiles) }
+	d.consents.look = func(ctx context.Context, profiles []uuid.UUID) (consent.Known, error) {
+		return consent.Look(ctx, d.reads, profiles)
+	}
 	d.metrics = newMetrics(d.lanes)
 	return d, d.metrics.register(c.Registry)
 }

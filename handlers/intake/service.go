@@ -102,6 +102,15 @@ func (s *Service) trace(ctx context.Context, began time.Time, records []domain.E
 	}
 }
 
+// Check reports what Accept would refuse, as a *RefusedError, without recording anything.
+func (s *Service) Check(events []Event) error {
+	var bad refusals
+	for i := range events {
+		s.record(i, &events[i], &bad)
+	}
+	return bad.err()
+}
+
 // record turns a CloudEvent into the ledger's event and the half of its payload that is to be sealed.
 func (s *Service) record(index int, e *Event, bad *refusals) (domain.Event, []byte) {
 	d, err := domain.Declared(e.Type)
