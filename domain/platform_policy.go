@@ -3,9 +3,12 @@ package domain
 import (
 	"net/url"
 	"path"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/goccy/go-yaml"
 )
 
 // PlatformPolicy says how one platform's suppression list is reached and kept in step with our consent.
@@ -184,3 +187,22 @@ func (p PlatformPolicyChanged) Keys() Keys {
 
 // Validate reports what is wrong with the payload.
 func (p PlatformPolicyChanged) Validate() error { return p.Policy.Validate() }
+
+// ParsePlatformPolicy reads a policy strictly: a field that it does not have is a mistake, not something to drop.
+func ParsePlatformPolicy(raw []byte) (PlatformPolicy, error) {
+	var p PlatformPolicy
+	if err := decodeStrict(raw, &p); err != nil {
+		return p, locate(err, raw, reflect.TypeFor[PlatformPolicy]())
+	}
+	return p, nil
+}
+
+// ParsePlatformPolicyFile reads a policy from a YAML or JSON file, as strictly.
+func ParsePlatformPolicyFile(content []byte) (PlatformPolicy, error) {
+	raw, err := yaml.YAMLToJSON(content)
+	if err != nil {
+		message, _, _ := strings.Cut(yaml.FormatError(err, false, false), "\n")
+		return PlatformPolicy{}, Invalid("", "is neither YAML nor JSON: %s", message)
+	}
+	return ParsePlatformPolicy(raw)
+}

@@ -93,6 +93,7 @@ func newRoot(env environ) *cobra.Command {
 	root.AddCommand(
 		newServe(s), newDemo(s),
 		newRender(s), newLint(s), newTargets(s), newPartials(s), newFire(s), newConsent(s), newAudit(s), newDeliveries(s), newQueue(s),
+		newPlatforms(s), newReconcile(s), newFindings(s),
 		newRebuild(s), newVerify(s), newProjections(s), newCheckpoint(s), newEvidence(s), newExport(s),
 		newErase(s), newAccess(s), newRetention(s), newKeys(s),
 		newToken(s), newSecret(s), newMigrate(s), newSimulate(s), newBench(s), newVersion(s), newDocs(),

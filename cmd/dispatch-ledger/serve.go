@@ -134,6 +134,10 @@ func (st *store) serve(ctx context.Context, f serveFlags, ready func(address str
 		}()
 	}
 
+	if o.reconciler, err = st.newReconciler(o.allowed, nil, st.registry); err != nil {
+		return err
+	}
+
 	// Whichever part ends, for whatever reason, ends the others.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -161,7 +165,7 @@ func (st *store) serve(ctx context.Context, f serveFlags, ready func(address str
 	}
 	if slices.Contains(f.roles, roleAPI) {
 		handler, err := api.New(api.Config{
-			Ledger: st.ledger, Vault: st.vault, DB: st.db, Auth: st.tokens, Variables: o.variables, Environment: o.environment, Projections: st.engine,
+			Ledger: st.ledger, Vault: st.vault, DB: st.db, Auth: st.tokens, Variables: o.variables, Environment: o.environment, Projections: st.engine, Reconciler: o.reconciler,
 			Registry: st.registry, Log: st.log, Clock: time.Now, Version: version(), Tracer: o.tracer, Fallback: st.pages(),
 		})
 		if err != nil {

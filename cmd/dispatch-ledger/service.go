@@ -13,12 +13,14 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/lib/pq"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/broker"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/dispatcher"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/outbound"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/planner"
 	_ "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/all" // the platforms that targets may name
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/reconciler"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/tracing"
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/queue"
@@ -33,8 +35,9 @@ type workerOptions struct {
 	concurrency int
 	grace       time.Duration
 	drain       time.Duration
-	tracer      *tracing.Tracer // nil: no spans
-	broker      *broker.Config  // by which dispatchers are reached; nil: this process dispatches
+	tracer      *tracing.Tracer     // nil: no spans
+	broker      *broker.Config      // by which dispatchers are reached; nil: this process dispatches
+	reconciler  *reconciler.Service // nil: the platforms' lists are left to another process
 }
 
 // liveSlice is the largest slice of a live projection: short transactions, and still fast when catching up.
@@ -90,6 +93,9 @@ func (st *store) work(ctx context.Context, o workerOptions) error {
 		readers = append(readers, fences)
 		c.Sender, c.Grace = carry, max(o.grace, broker.LeaseGrace)
 	}
+	if o.reconciler != nil {
+		readers = append(readers, projections.Live{Subscription: o.reconciler.Subscription(), Handle: o.reconciler.Watch})
+	}
 	for _, r := range readers {
 		if err := projections.AddTo(ctx, router, topic, r.Subscription, r.Handle); err != nil {
 			if ctx.Err() != nil {
@@ -115,13 +121,16 @@ func (st *store) work(ctx context.Context, o workerOptions) error {
 	}
 
 	var wg sync.WaitGroup
-	errs := make(chan error, 4)
+	errs := make(chan error, 5)
 	// The dispatcher ends first: what it records then is still projected.
 	routing, stopRouting := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopRouting()
 	wg.Go(func() { errs <- router.Run(routing) })
 	wg.Go(func() { errs <- sign.Run(ctx) })
 	wg.Go(func() { keep.Run(ctx) })
+	if o.reconciler != nil {
+		wg.Go(func() { errs <- o.reconciler.Run(ctx, func() <-chan struct{} { return topic.Moved(reconciler.Name) }) })
+	}
 	wg.Go(func() { st.engine.Keep(ctx, rebuildsAtOnce) })
 	if carry != nil {
 		carry.Adopt = send.Adopt
@@ -170,7 +179,7 @@ func (st *store) catchUp(ctx context.Context) error {
 	defer ticker.Stop()
 	for {
 		var behind bool
-		err := st.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM subscriptions WHERE state = 'running' AND name <> ALL ($2) AND position < $1)`, head, pq.Array([]string{planner.Name, broker.FencesName})).Scan(&behind)
+		err := st.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM subscriptions WHERE state = 'running' AND name <> ALL ($2) AND position < $1)`, head, pq.Array([]string{planner.Name, broker.FencesName, reconciler.Name})).Scan(&behind)
 		if err != nil || !behind {
 			cancel()
 			return errors.Join(err, topic.Close(), <-done)
@@ -219,4 +228,13 @@ func workerName() string {
 		host = "unknown"
 	}
 	return fmt.Sprintf("%s/%d", host, os.Getpid())
+}
+
+// newReconciler makes what keeps the platforms' lists in step. settle brings the projections up to date; nil waits for whoever
+// keeps them.
+func (st *store) newReconciler(allowed []netip.Prefix, settle func(context.Context) error, registry prometheus.Registerer) (*reconciler.Service, error) {
+	return reconciler.New(reconciler.Config{
+		DB: st.db, Ledger: st.ledger, Vault: st.vault, HTTP: outbound.NewClient(outbound.Options{Allowed: allowed}).HTTP(), Now: time.Now,
+		Settle: settle, Log: st.log.With(slog.String("part", "reconciler")), Registry: registry,
+	})
 }

@@ -110,6 +110,22 @@ var access = map[string]rule{
 	"discard-held":     only(operator),
 	"describe-retries": only(operator, compliance, analyst), // it reads and records nothing
 
+	"list-platforms":  only(operator, compliance, privacy, analyst),
+	"get-platform":    only(operator, compliance, privacy, analyst),
+	"put-platform":    only(operator),
+	"receive-webhook": public, // its signature says who sends it; what nothing proves may only suppress
+
+	"list-reconciliations":         only(operator, compliance, analyst),
+	"start-reconciliation":         only(operator),
+	"get-reconciliation":           only(operator, compliance, analyst),
+	"list-reconciliation-findings": only(operator, compliance, privacy),
+	"approve-reconciliation":       only(operator),
+	"stop-reconciliation":          only(operator),
+	"list-findings":                only(operator, compliance, privacy),
+	"get-finding":                  only(operator, compliance, privacy),
+	"resolve-finding":              only(operator, privacy),
+	"list-profile-suppressions":    only(operator, compliance, privacy),
+
 	"audit-outcomes":         only(operator, compliance, privacy, analyst),
 	"audit-unknown-outcomes": only(operator, compliance, privacy, analyst),
 	"audit-consent-changes":  only(operator, compliance, privacy),

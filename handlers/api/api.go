@@ -19,6 +19,8 @@ import (
 
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/catalogue"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/intake"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/outbound"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/reconciler"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/tracing"
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
@@ -34,6 +36,9 @@ type Config struct {
 
 	// Projections are those that may be rebuilt; nil has none.
 	Projections *projections.Engine
+
+	// Reconciler keeps the platforms' lists in step; nil has one made that reaches public addresses alone.
+	Reconciler *reconciler.Service
 
 	// Checks are asked by /readyz, besides the database, its migrations and its readers, which New adds.
 	Checks []Check
@@ -108,6 +113,15 @@ func newAPI(c Config) (*api, error) {
 	if c.Projections == nil {
 		c.Projections = projections.NewEngine(c.DB, "", c.Log)
 	}
+	if c.Reconciler == nil {
+		var err error
+		c.Reconciler, err = reconciler.New(reconciler.Config{
+			DB: c.DB, Ledger: c.Ledger, Vault: c.Vault, HTTP: outbound.NewClient(outbound.Options{}).HTTP(), Now: c.Clock, Log: c.Log,
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
 	if c.Version == "" {
 		c.Version = "dev"
 	}
@@ -136,6 +150,8 @@ func newAPI(c Config) (*api, error) {
 	a.deliveryRoutes()
 	a.deliveryActionRoutes()
 	a.queueRoutes()
+	a.reconciliationRoutes()
+	a.platformRoutes()
 	a.auditRoutes()
 	a.administrationRoutes()
 	a.projectionRoutes()

@@ -21,6 +21,8 @@ func describe(version string) huma.Config {
 		{Name: "Consent", Description: "What people agreed to."},
 		{Name: "Deliveries", Description: "What was sent to whom, what became of it, and why something was not sent."},
 		{Name: "Queue", Description: "What is waiting to be sent, and what holds it."},
+		{Name: "Platforms", Description: "Whose suppression lists are kept in step with our consent, and how."},
+		{Name: "Reconciliation", Description: "What the platforms' lists and our consent differed in, what was done about it, and what a person decides."},
 		{Name: "Audit", Description: "Questions that compliance asks of all of it."},
 		{Name: "Administration", Description: "Who and what may be used: each act of it is an event."},
 		{Name: "Privacy", Description: "What a person may ask for, and what is shown to whom."},

@@ -17,6 +17,8 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/dispatcher"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/intake"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/omneo"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/reconciler"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
 
@@ -79,6 +81,14 @@ var problems = []kind{
 	{err: schema.ErrTokenExists, status: http.StatusConflict, name: "token-exists", title: "A token that is not revoked has this name", next: "Choose another name, or revoke that token first."},
 	{err: schema.ErrInvalidToken, status: http.StatusUnprocessableEntity, name: "invalid", title: "The request is not valid", next: "Correct what errors points at and send it again; nothing was recorded.", detail: true},
 	{err: schema.ErrInvalidSecret, status: http.StatusUnprocessableEntity, name: "invalid", title: "The request is not valid", next: "Correct what errors points at and send it again; nothing was recorded.", detail: true},
+	{err: platforms.ErrSignature, status: http.StatusUnauthorized, name: "signature", title: "The webhook's signature does not verify", next: "Sign the raw body with the secret that the platform's policy names; nothing was recorded."},
+	{err: platforms.ErrInbound, status: http.StatusBadRequest, name: "webhook-shape", title: "The webhook is not in its platform's shape", next: "Send what the platform documents; nothing was recorded.", detail: true},
+	{err: reconciler.ErrNoWebhooks, status: http.StatusNotFound, name: "not-found", title: "Not found", next: "Check the name or id.", detail: true},
+	{err: reconciler.ErrNotConnected, status: http.StatusNotFound, name: "not-connected", title: "The platform is not connected", next: "Give it a policy with PUT /v1/platforms/{name}.", detail: true},
+	{err: platforms.ErrConnection, status: http.StatusUnprocessableEntity, name: "connection", title: "The platform's connection is incomplete", next: "Name the secrets and settings that it needs, and set the secrets first.", detail: true},
+	{err: reconciler.ErrRunning, status: http.StatusConflict, name: "reconciliation-running", title: "A reconciliation of the platform is under way", next: "Wait for it, or stop it.", detail: true},
+	{err: reconciler.ErrResolved, status: http.StatusConflict, name: "finding-resolved", title: "The finding is resolved already", next: "Read it: it says by whom and how."},
+	{err: reconciler.ErrAction, status: http.StatusUnprocessableEntity, name: "invalid", title: "The request is not valid", next: "Choose another of the finding's actions.", detail: true},
 	{err: intake.ErrInternalType, status: http.StatusUnprocessableEntity, name: "internal-event-type", title: "The event type is recorded by the ledger itself", next: "Send one of the accepted types; docs/events.md lists them."},
 	{err: intake.ErrUnknownType, status: http.StatusUnprocessableEntity, name: "unknown-event-type", title: "Unknown event type", next: "Send one of the accepted types; docs/events.md lists them."},
 	{err: catalogue.ErrSamePerson, status: http.StatusForbidden, name: "same-person", title: "The change takes two people", next: "Ask somebody else to approve it.", detail: true},

@@ -51,6 +51,14 @@ func (s *Service) Receive(ctx context.Context, name string, h http.Header, body 
 		return got, err
 	}
 	records, err := in.Decode(h, body)
+	var asks platforms.Confirmation
+	if errors.As(err, &asks) {
+		l, err := s.connect(ctx, policy)
+		if err != nil {
+			return got, err
+		}
+		return got, asks.Confirm(ctx, l.client)
+	}
 	if err != nil {
 		return got, err
 	}

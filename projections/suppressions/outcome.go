@@ -57,8 +57,7 @@ func NewsOf(ctx context.Context, q schema.Querier, run uuid.UUID) iter.Seq2[News
 
 // LiftedAndUnasked gives the differences that a run answers by writing there again, and of which nobody has been told.
 func LiftedAndUnasked(ctx context.Context, q schema.Querier, run uuid.UUID) ([]Difference, error) {
-	rows, err := q.QueryContext(ctx, `SELECT n, platform, channel, scope, class, coalesce(encode(hash, 'hex'), ''), profile_id, reason, theirs_at, ours_at, decision, purpose, action, amount
-		FROM reconciled_differences d WHERE run = $1 AND class = 'lifted_there' AND action = 'push' AND NOT EXISTS (
+	rows, err := q.QueryContext(ctx, `SELECT `+differenceColumns+` FROM reconciled_differences d WHERE run = $1 AND class = 'lifted_there' AND action = 'push' AND NOT EXISTS (
 			SELECT FROM findings f WHERE f.platform = d.platform AND f.channel = d.channel AND f.class = d.class AND f.hash = d.hash AND f.state = 'open') ORDER BY n`, run)
 	if err != nil {
 		return nil, fmt.Errorf("differences: %w", err)

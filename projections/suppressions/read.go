@@ -238,6 +238,7 @@ func findings(ctx context.Context, q schema.Querier, query string, args ...any) 
 // Difference is one thing that a run found, and what it did about it.
 type Difference struct {
 	N        int64          `json:"-"`
+	Finding  *uuid.UUID     `json:"id"` // of the finding that asks a person about it
 	Platform string         `json:"platform"`
 	Channel  domain.Channel `json:"channel"`
 	Scope    string         `json:"scope,omitempty"`
@@ -255,20 +256,22 @@ type Difference struct {
 
 // Differences lists what a run found, in order, after the n-th.
 func Differences(ctx context.Context, q schema.Querier, run uuid.UUID, action string, after int64, limit int) ([]Difference, error) {
-	rows, err := q.QueryContext(ctx, `SELECT n, platform, channel, scope, class, coalesce(encode(hash, 'hex'), ''), profile_id, reason, theirs_at, ours_at, decision, purpose, action, amount
-		FROM reconciled_differences WHERE run = $1 AND ($2 = '' OR action = $2) AND n > $3 ORDER BY n LIMIT $4`, run, action, after, limit)
+	rows, err := q.QueryContext(ctx, `SELECT `+differenceColumns+` FROM reconciled_differences d WHERE run = $1 AND ($2 = '' OR action = $2) AND n > $3 ORDER BY n LIMIT $4`, run, action, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("differences: %w", err)
 	}
 	return scanDifferences(rows)
 }
 
+const differenceColumns = `n, (SELECT f.id FROM findings f WHERE f.platform = d.platform AND f.channel = d.channel AND f.class = d.class AND f.scope = d.scope AND f.hash IS NOT DISTINCT FROM d.hash
+	ORDER BY f.state, f.position DESC LIMIT 1), platform, channel, scope, class, coalesce(encode(hash, 'hex'), ''), profile_id, reason, theirs_at, ours_at, decision, purpose, action, amount`
+
 func scanDifferences(rows *sql.Rows) ([]Difference, error) {
 	defer rows.Close()
 	out := []Difference{}
 	for rows.Next() {
 		var d Difference
-		if err := rows.Scan(&d.N, &d.Platform, &d.Channel, &d.Scope, &d.Class, &d.Hash, &d.Profile, &d.Reason, &d.TheirsAt, &d.OursAt, &d.Decision, &d.Purpose, &d.Action, &d.Count); err != nil {
+		if err := rows.Scan(&d.N, &d.Finding, &d.Platform, &d.Channel, &d.Scope, &d.Class, &d.Hash, &d.Profile, &d.Reason, &d.TheirsAt, &d.OursAt, &d.Decision, &d.Purpose, &d.Action, &d.Count); err != nil {
 			return nil, fmt.Errorf("differences: %w", err)
 		}
 		out = append(out, d)

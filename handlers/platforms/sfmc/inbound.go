@@ -1,6 +1,7 @@
 package sfmc
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -121,4 +122,13 @@ var columns = platforms.Columns{
 		}
 		return stateOf(native)
 	},
+}
+
+// Confirm answers the verification, as a client of the same business unit.
+func (v *Verification) Confirm(ctx context.Context, client platforms.Describer) error {
+	c, ok := client.(*Client)
+	if !ok {
+		return fmt.Errorf("%w: the client is not of Marketing Cloud", platforms.ErrConnection)
+	}
+	return c.ConfirmCallback(ctx, v)
 }

@@ -1,0 +1,211 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/reconciler"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/suppressions"
+)
+
+func (a *api) platformRoutes() {
+	tags := []string{"Platforms"}
+	register(a, huma.Operation{
+		OperationID: "list-platforms", Method: http.MethodGet, Path: "/v1/platforms", Tags: tags,
+		Summary: "List the connected platforms", Description: "Each with its policy, what it cannot do, and where it stands: what is unconfirmed, since when, what waits to be written, and what waits for a person.",
+	}, a.listPlatforms)
+	register(a, huma.Operation{
+		OperationID: "get-platform", Method: http.MethodGet, Path: "/v1/platforms/{name}", Tags: tags,
+		Summary: "Read a platform's policy and where it stands", Description: "Its ETag is what If-Match takes.", Errors: []int{http.StatusNotFound},
+	}, a.getPlatform)
+	register(a, huma.Operation{
+		OperationID: "put-platform", Method: http.MethodPut, Path: "/v1/platforms/{name}", Tags: tags,
+		Summary:     "Connect a platform, or change its policy",
+		Description: "Records a new version of the policy. Credentials are named, never given: set the secrets first. What is left out has its default, and the answer shows it.",
+		Errors:      []int{http.StatusBadRequest, http.StatusPreconditionFailed, http.StatusUnprocessableEntity},
+	}, a.putPlatform)
+	register(a, huma.Operation{
+		OperationID: "list-profile-suppressions", Method: http.MethodGet, Path: "/v1/profiles/{id}/suppressions", Tags: tags,
+		Summary: "Read what the platforms' lists say about a person", Description: "By the hashes of the person's addresses, those that they no longer have included.",
+	}, a.listProfileSuppressions)
+	register(a, huma.Operation{
+		OperationID: "receive-webhook", Method: http.MethodPost, Path: "/v1/hooks/{platform}", Tags: tags,
+		Summary: "Receive a platform's webhook",
+		Description: "Verified over the raw body with the secret that the platform's policy names, in the platform's own way. The same notification twice is one event. " +
+			"What nothing proves (platforms that do not sign) may suppress and may not lift.",
+		DefaultStatus: http.StatusAccepted, MaxBodyBytes: 8 << 20, Errors: []int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusNotFound},
+	}, a.receiveWebhook)
+}
+
+// Platform is a platform's connection as the API shows it.
+type Platform struct {
+	suppressions.Policy
+
+	Title    string                `json:"title" doc:"As people write it."`
+	Cannot   []string              `json:"cannot" doc:"What the platform cannot do, each a sentence."`
+	Standing suppressions.Standing `json:"standing"`
+	Last     *suppressions.Run     `json:"last_run" doc:"The last reconciliation; null when there was none."`
+}
+
+func (a *api) describePlatform(ctx context.Context, p suppressions.Policy) (Platform, error) {
+	out := Platform{Policy: p, Cannot: []string{}}
+	out.ChangedAt = p.ChangedAt.UTC()
+	if known, err := platforms.Lookup(p.Platform); err == nil {
+		out.Title, out.Cannot = known.Title, append(out.Cannot, known.Caps.Cannot...)
+		readable := []domain.Channel{}
+		for _, c := range domain.Channels {
+			if known.Caps.Lists(c) {
+				readable = append(readable, c)
+			}
+		}
+		if out.Standing, err = suppressions.StandingOf(ctx, a.DB, p.Name, readable); err != nil {
+			return out, err
+		}
+	}
+	runs, err := suppressions.Runs(ctx, a.DB, suppressions.RunFilter{Platform: p.Name, Limit: 1})
+	if err != nil {
+		return out, err
+	}
+	if len(runs) > 0 {
+		out.Last = &runs[0]
+	}
+	return out, nil
+}
+
+type listPlatformsOutput struct{ Body Page[Platform] }
+
+func (a *api) listPlatforms(ctx context.Context, in *struct{ Paging }) (*listPlatformsOutput, error) {
+	after, err := decodeCursor("platforms", in.Cursor)
+	if err != nil {
+		return nil, err
+	}
+	policies, err := suppressions.Policies(ctx, a.DB)
+	if err != nil {
+		return nil, err
+	}
+	items := []Platform{}
+	for _, p := range policies {
+		if p.Name <= after || len(items) > in.Limit {
+			continue
+		}
+		described, err := a.describePlatform(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, described)
+	}
+	return &listPlatformsOutput{Body: pageOf("platforms", items, in.Limit, func(p Platform) string { return p.Name })}, nil
+}
+
+type platformInput struct {
+	Name string `path:"name" maxLength:"128"`
+}
+
+type platformOutput struct {
+	ETag string `header:"ETag"`
+	Body Platform
+}
+
+func (a *api) getPlatform(ctx context.Context, in *platformInput) (*platformOutput, error) {
+	p, err := suppressions.PolicyOf(ctx, a.DB, in.Name)
+	if err != nil {
+		return nil, err
+	}
+	described, err := a.describePlatform(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	return &platformOutput{ETag: strconv.Quote(strconv.FormatInt(p.Version, 10)), Body: described}, nil
+}
+
+type putPlatformInput struct {
+	platformInput
+
+	IfMatch string `header:"If-Match" doc:"The ETag that the change was decided on; absent changes whatever there is."`
+	Reason  string `query:"reason" maxLength:"2000" doc:"Why, in words."`
+	RawBody []byte `contentType:"application/json"`
+}
+
+func (a *api) putPlatform(ctx context.Context, in *putPlatformInput) (*platformOutput, error) {
+	p, err := domain.ParsePlatformPolicy(in.RawBody)
+	if err != nil {
+		return nil, err
+	}
+	if p.Name == "" {
+		p.Name = in.Name
+	}
+	if p.Name != in.Name {
+		return nil, domain.Invalid("/name", "is not the name in the path")
+	}
+	version := int64(-1)
+	if tag := strings.Trim(strings.TrimSpace(in.IfMatch), `"`); tag != "" && tag != "*" {
+		if version, err = strconv.ParseInt(tag, 10, 64); err != nil || version < 0 {
+			return nil, errPrecondition
+		}
+	}
+	if version, err = a.Reconciler.SetPolicy(ctx, p, version, PrincipalOf(ctx).Name, in.Reason); err != nil {
+		return nil, err
+	}
+	p.Normalize()
+	described, err := a.describePlatform(ctx, suppressions.Policy{PlatformPolicy: p, Version: version, ChangedAt: a.Clock(), ChangedBy: PrincipalOf(ctx).Name})
+	if err != nil {
+		return nil, err
+	}
+	return &platformOutput{ETag: strconv.Quote(strconv.FormatInt(version, 10)), Body: described}, nil
+}
+
+// ListedAddress is what a platform's list says about one of a person's addresses.
+type ListedAddress struct {
+	suppressions.Listed
+
+	AddressHash string `json:"address_hash"`
+}
+
+type listProfileSuppressionsOutput struct{ Body Page[ListedAddress] }
+
+func (a *api) listProfileSuppressions(ctx context.Context, in *runInput) (*listProfileSuppressionsOutput, error) {
+	listed, err := suppressions.ListedFor(ctx, a.DB, in.uuid())
+	if err != nil {
+		return nil, err
+	}
+	items := make([]ListedAddress, len(listed))
+	for i, l := range listed {
+		items[i] = ListedAddress{Listed: l, AddressHash: suppressions.HashOf(l.Hash)}
+		items[i].SeenAt = l.SeenAt.UTC()
+		items[i].At = utcOf(l.At)
+	}
+	return &listProfileSuppressionsOutput{Body: Page[ListedAddress]{Items: items}}, nil
+}
+
+type receiveWebhookInput struct {
+	Platform string `path:"platform" maxLength:"128"`
+	RawBody  []byte `contentType:"application/json"`
+
+	header http.Header
+}
+
+// Resolve keeps the request's headers, of which signatures are.
+func (in *receiveWebhookInput) Resolve(ctx huma.Context) []error {
+	in.header = http.Header{}
+	ctx.EachHeader(func(name, value string) { in.header.Add(name, value) })
+	return nil
+}
+
+type receiveWebhookOutput struct{ Body reconciler.Received }
+
+func (a *api) receiveWebhook(ctx context.Context, in *receiveWebhookInput) (*receiveWebhookOutput, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	got, err := a.Reconciler.Receive(ctx, in.Platform, in.header, in.RawBody)
+	if err != nil {
+		return nil, err
+	}
+	return &receiveWebhookOutput{Body: got}, nil
+}
