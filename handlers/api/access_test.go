@@ -129,7 +129,7 @@ func TestEveryRouteForEveryRole(t *testing.T) {
 			t.Errorf("access names %s, which nothing serves", operation)
 		}
 	}
-	fill := strings.NewReplacer("{position}", "1", "{handle}", "nobody", "{number}", "1", "{name}", "nobody", "{path...}", "0/000.p/1", "{id}", jane)
+	fill := strings.NewReplacer("{position}", "1", "{handle}", "nobody", "{number}", "1", "{name}", "nobody", "{path...}", "0/000.p/1", "{platform}", "nobody", "{id}", jane)
 	number := 0
 	for operation, want := range routes {
 		number++

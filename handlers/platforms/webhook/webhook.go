@@ -43,6 +43,7 @@ var caps = platforms.Caps{
 	ReadReasons: map[domain.Channel][]platforms.Reason{domain.Email: every, domain.SMS: every},
 	SinceStep:   time.Millisecond,
 	SeesClears:  true,
+	RepeatsShow: true,
 	WriteMax:    writeMax,
 	CarriesDate: true,
 }

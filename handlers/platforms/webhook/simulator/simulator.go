@@ -251,7 +251,7 @@ func (s *Simulator) record(a *account, r row) bool {
 	}
 	for i := len(a.rows) - 1; i >= 0; i-- {
 		if o := a.rows[i]; o.Channel == r.Channel && o.Address == r.Address && o.Scope == r.Scope {
-			if o.State == r.State && o.Reason == r.Reason {
+			if o.State == r.State && o.Reason == r.Reason && !r.OccurredAt.After(o.OccurredAt) {
 				return false
 			}
 			break
