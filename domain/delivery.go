@@ -102,10 +102,11 @@ func firingKeys(f Firing, delivery uuid.UUID, o Outcome) Keys {
 
 // Unresolved is a variable that a template names and the context lacks.
 type Unresolved struct {
-	Name   string `json:"name"`
-	Part   string `json:"part,omitempty"` // body, url, or header and its name
-	Line   int    `json:"line"`
-	Column int    `json:"column"`
+	Name    string `json:"name"`
+	Part    string `json:"part,omitempty"` // body, url, or header and its name
+	Partial string `json:"partial,omitempty" doc:"the partial that line and column are in; absent: the part itself"`
+	Line    int    `json:"line"`
+	Column  int    `json:"column"`
 }
 
 // DeliveryPlanned records that a firing will be sent, with everything that the request consists of.

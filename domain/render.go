@@ -208,7 +208,7 @@ func (c *CompiledTarget) Render(ctx context.Context, data *twig.Context, env Env
 		}
 		if c.Unresolved != UnresolvedIgnore {
 			for _, u := range got.Unresolved {
-				r.Unresolved = append(r.Unresolved, Unresolved{Name: u.Path, Part: name, Line: u.Line, Column: u.Column})
+				r.Unresolved = append(r.Unresolved, Unresolved{Name: u.Path, Part: name, Partial: u.Template, Line: u.Line, Column: u.Column})
 			}
 		}
 		return got.Output, nil
@@ -263,6 +263,9 @@ func renderError(ctx context.Context, part string, err error) error {
 		}
 		if te.Expression != "" {
 			e.Message += ": " + te.Expression
+		}
+		if te.Template != "" && te.Template != part {
+			e.Message += " (in the partial " + te.Template + ")"
 		}
 		switch te.Code {
 		case twig.CodeInvalidJSON:

@@ -23,7 +23,7 @@ func (c *CompiledTarget) Lacking(context []byte, service []string) ([]Unresolved
 			if root, _, _ := strings.Cut(strings.ReplaceAll(u.Path, "[]", "."), "."); slices.Contains(known, root) {
 				continue
 			}
-			lacking = append(lacking, Unresolved{Name: u.Path, Part: t.Name(), Line: u.Line, Column: u.Column})
+			lacking = append(lacking, Unresolved{Name: u.Path, Part: t.Name(), Partial: u.Template, Line: u.Line, Column: u.Column})
 		}
 	}
 	return lacking, nil
@@ -42,7 +42,11 @@ func (c *CompiledTarget) CheckSample(service []string) error {
 	const named = 5
 	var names []string
 	for _, u := range lacking[:min(named, len(lacking))] {
-		names = append(names, fmt.Sprintf("%s (%s, line %d, column %d)", u.Name, u.Part, u.Line, u.Column))
+		part := u.Part
+		if u.Partial != "" {
+			part = "partial " + u.Partial
+		}
+		names = append(names, fmt.Sprintf("%s (%s, line %d, column %d)", u.Name, part, u.Line, u.Column))
 	}
 	if more := len(lacking) - named; more > 0 {
 		names = append(names, fmt.Sprintf("%d more", more))

@@ -242,4 +242,17 @@ func TestPartials(t *testing.T) {
 	if err != nil || got.Body != `{"a": {"name": "J\"n"}}` {
 		t.Errorf("Render = %q, %v", got.Body, err)
 	}
+	none, err := twig.DecodeContext([]byte(`{}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err = c.Render(t.Context(), none, domain.Environment{Now: time.Now})
+	if want := (domain.Unresolved{Name: "profile.first_name", Part: "body", Partial: "person", Line: 1, Column: 14}); err != nil || len(got.Unresolved) != 1 || got.Unresolved[0] != want {
+		t.Errorf("Unresolved = %+v, %v, want %+v", got.Unresolved, err, want)
+	}
+	c.Target.Unresolved = domain.UnresolvedError
+	var failed *domain.RenderError
+	if _, err = c.Render(t.Context(), none, domain.Environment{Now: time.Now}); !errors.As(err, &failed) || !strings.Contains(failed.Message, "in the partial person") {
+		t.Errorf("Render = %v, want an error that names the partial", err)
+	}
 }
