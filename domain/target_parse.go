@@ -43,7 +43,7 @@ func asField(err error) error {
 		return &InvalidError{Pointer: "/" + field, Message: inv.Message}
 	}
 	if strings.HasPrefix(inv.Message, "is not a field of this event") {
-		return &InvalidError{Pointer: inv.Pointer, Message: "is not a field of a target; see docs/targets.md for the fields it has"}
+		return &InvalidError{Pointer: inv.Pointer, Message: "is not a field of a target; docs/events.md lists them under target.changed"}
 	}
 	return err
 }
