@@ -59,11 +59,11 @@ func (p *Prepared) forget(query string) {
 
 // QueryContext is that of sql.DB.
 func (p *Prepared) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	s, err := p.statement(ctx, query)
+	s, err := p.statement(ctx, query) //nolint:sqlclosecheck // statements are kept
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.QueryContext(ctx, args...) //nolint:sqlclosecheck // statements are kept
+	rows, err := s.QueryContext(ctx, args...)
 	if err != nil && ctx.Err() == nil {
 		p.forget(query)
 	}
@@ -72,7 +72,7 @@ func (p *Prepared) QueryContext(ctx context.Context, query string, args ...any) 
 
 // QueryRowContext is that of sql.DB.
 func (p *Prepared) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	s, err := p.statement(ctx, query)
+	s, err := p.statement(ctx, query) //nolint:sqlclosecheck // statements are kept
 	if err != nil {
 		return p.db.QueryRowContext(ctx, query, args...) // which says why
 	}
@@ -81,11 +81,11 @@ func (p *Prepared) QueryRowContext(ctx context.Context, query string, args ...an
 
 // ExecContext is that of sql.DB.
 func (p *Prepared) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	s, err := p.statement(ctx, query)
+	s, err := p.statement(ctx, query) //nolint:sqlclosecheck // statements are kept
 	if err != nil {
 		return nil, err
 	}
-	result, err := s.ExecContext(ctx, args...) //nolint:sqlclosecheck // statements are kept
+	result, err := s.ExecContext(ctx, args...)
 	if err != nil && ctx.Err() == nil {
 		p.forget(query)
 	}
@@ -115,7 +115,7 @@ func (w within) QueryRowContext(ctx context.Context, query string, args ...any) 
 	if err != nil {
 		return w.tx.QueryRowContext(ctx, query, args...)
 	}
-	return w.tx.StmtContext(ctx, s).QueryRowContext(ctx, args...)
+	return w.tx.StmtContext(ctx, s).QueryRowContext(ctx, args...) //nolint:sqlclosecheck // it ends with the transaction
 }
 
 func (w within) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {

@@ -107,7 +107,7 @@ func (p *Planner) Handle(ctx context.Context, tx *sql.Tx, s schema.Slice) error 
 	}
 	events, secrets := make([]domain.Event, len(opened)), make([][]byte, len(opened))
 	for i, o := range opened {
-		answer := p.answer(ctx, o, known, consents)
+		answer := p.traced(ctx, o, func(ctx context.Context) domain.Payload { return p.answer(ctx, o, known, consents) })
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
