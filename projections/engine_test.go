@@ -20,13 +20,14 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/contacts"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/deliveries"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/promptness"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/queue"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/targets"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 	"github.com/dispatch-ledger/dispatch-ledger/schema/schematest"
 )
 
-var all = []projections.Definition{targets.Definition, consent.Definition, contacts.Definition, deliveries.Definition, queue.Definition, audit.Definition}
+var all = []projections.Definition{targets.Definition, consent.Definition, contacts.Definition, promptness.Definition, deliveries.Definition, queue.Definition, audit.Definition}
 
 // world is a ledger with its projections installed, which a test moves on by hand.
 type world struct {

@@ -21,7 +21,7 @@ func newConsent(s *settings) *cobra.Command {
 		consentSet(s),
 		consentView(s, "show", "The answers that hold, now or at a moment", consent.Dossier.Held),
 		consentView(s, "history", "Every answer, in the order the ledger heard of them", func(d consent.Dossier) []consent.Entry { return d.Answers }),
-		consentImport(s), consentFields(s), consentPolicy(s),
+		consentImport(s), consentPromptness(s), consentFields(s), consentPolicy(s),
 	)
 	return cmd
 }

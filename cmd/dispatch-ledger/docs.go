@@ -29,7 +29,7 @@ func newDocs() *cobra.Command {
 			return os.WriteFile(args[0], b.Bytes(), 0o644) //nolint:gosec // a page for everybody
 		}}
 	}
-	cmd.AddCommand(page("events", "The event catalogue", eventsPage), page("cli", "The command line", cliPage))
+	cmd.AddCommand(page("events", "The event catalogue", eventsPage), page("cli", "The command line", cliPage), page("fields", "The CRM's field names", fieldsPage))
 	return cmd
 }
 

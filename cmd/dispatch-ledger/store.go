@@ -19,6 +19,7 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/contacts"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/deliveries"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/promptness"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/queue"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/suppressions"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/targets"
@@ -27,7 +28,7 @@ import (
 )
 
 // builtIn are the projections that the service keeps.
-var builtIn = []projections.Definition{targets.Definition, consent.Definition, contacts.Definition, deliveries.Definition, queue.Definition, audit.Definition, suppressions.Definition}
+var builtIn = []projections.Definition{targets.Definition, consent.Definition, contacts.Definition, promptness.Definition, deliveries.Definition, queue.Definition, audit.Definition, suppressions.Definition}
 
 // store is an open ledger, as every command needs it.
 type store struct {

@@ -70,6 +70,8 @@ var routes = map[string]struct {
 	"list-consent-fields":    {"GET /v1/consent/fields", "ocpna"},
 	"get-consent-policy":     {"GET /v1/consent/policy", "ocpna"},
 	"put-consent-policy":     {"PUT /v1/consent/policy", "a"},
+	"list-opt-outs":          {"GET /v1/consent/opt-outs", "ocpa"},
+	"sum-opt-outs":           {"GET /v1/consent/opt-outs/report", "ocpna"},
 	"import-consent":         {"POST /v1/consent/imports", "opa"},
 	"take-omneo-hook":        {"POST /v1/hooks/omneo", "signed"},
 	"list-deliveries":        {"GET /v1/deliveries", "ocpna"},

@@ -50,6 +50,7 @@ func (a *api) consentRoutes() {
 	}, a.listConsentFields)
 	a.consentPolicyRoutes(tags)
 	a.consentImportRoutes(tags)
+	a.promptnessRoutes()
 }
 
 // ConsentDecision is the body of PUT …/consent: consent.changed without the person.
