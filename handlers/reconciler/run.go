@@ -327,15 +327,13 @@ func (s *Service) compare(ctx context.Context, l *link, r *run) error {
 	}
 	return s.inTx(ctx, func(tx *sql.Tx) error {
 		counts := domain.ReconciliationCounts{Read: r.read, Unreadable: r.unreadable, Differences: map[string]int64{}, Planned: map[string]int64{}}
-		if _, err := tx.ExecContext(ctx, `SELECT analyze_reconciled()`); err != nil {
-			return fmt.Errorf("compare: %w", err)
-		}
 		for _, channel := range r.channels {
-			c := s.comparison(l, r, channel)
-			if err := suppressions.Fold(ctx, tx, c); err != nil {
+			if err := suppressions.Fold(ctx, tx, s.comparison(l, r, channel)); err != nil {
 				return err
 			}
-			t, err := suppressions.Classify(ctx, tx, c)
+		}
+		for _, channel := range r.channels {
+			t, err := suppressions.Classify(ctx, tx, s.comparison(l, r, channel))
 			if err != nil {
 				return err
 			}

@@ -37,6 +37,9 @@ type world struct {
 	live    []projections.Live
 	clock   *platformtest.Clock
 	service *reconciler.Service
+	now     func() time.Time // of the simulators
+	url     string           // of the database, for processes of their own
+	keyFile string
 
 	mu   sync.Mutex
 	sims map[string]platformtest.Simulator // by host
@@ -44,17 +47,30 @@ type world struct {
 
 var definitions = []projections.Definition{consent.Definition, contacts.Definition, suppressions.Definition}
 
+// newWorld makes a world on a clock that tests move.
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	db, err := schema.Connect(schematest.Open(t).URL, schema.Options{Role: "ledger_service", Paths: projections.Paths("", definitions...)})
+	return newWorldAt(t, nil)
+}
+
+// newWorldAt makes a world whose simulators live by another clock.
+func newWorldAt(t testing.TB, now func() time.Time) *world {
+	t.Helper()
+	url := schematest.Open(t).URL
+	db, err := schema.Connect(url, schema.Options{Role: "ledger_service", Paths: projections.Paths("", definitions...)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{engine: projections.NewEngine(db, "", nil, definitions...), clock: platformtest.NewClock(), sims: map[string]platformtest.Simulator{}}
+	w := &world{engine: projections.NewEngine(db, "", nil, definitions...), clock: platformtest.NewClock(), sims: map[string]platformtest.Simulator{}, url: url, keyFile: filepath.Join(t.TempDir(), "key")}
+	if w.now = now; now == nil {
+		w.now = w.clock.Now
+	} else {
+		w.clock.Advance(now().Sub(w.clock.Now()))
+	}
 	if _, err := w.engine.Install(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	key, err := schema.LoadOrCreateMasterKey(filepath.Join(t.TempDir(), "key"))
+	key, err := schema.LoadOrCreateMasterKey(w.keyFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +96,7 @@ func newWorld(t testing.TB) *world {
 func (w *world) reconciler(t testing.TB, sleep func() error) *reconciler.Service {
 	t.Helper()
 	s, err := reconciler.New(reconciler.Config{
-		DB: w.ledger.DB(), Ledger: w.ledger, Vault: w.vault, HTTP: &http.Client{Transport: w}, Now: w.clock.Now, Settle: w.settle,
+		DB: w.ledger.DB(), Ledger: w.ledger, Vault: w.vault, HTTP: &http.Client{Transport: w}, Now: w.now, Settle: w.settle,
 		Sleep: func(ctx context.Context, d time.Duration) error {
 			if sleep != nil {
 				if err := sleep(); err != nil {
@@ -184,7 +200,7 @@ func (w *world) connect(t testing.TB, platform string, change func(*domain.Platf
 	if platform == "yotpo" {
 		c.channel = domain.SMS
 	}
-	o.Now = w.clock.Now
+	o.Now = w.now
 	o.Accounts = []simulator.Account{{Name: platformtest.Account, Key: "key-1", Secret: "secret-1"}}
 	if platform == "webhook" {
 		o.Accounts[0].Secret = signing

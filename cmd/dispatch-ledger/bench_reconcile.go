@@ -1,0 +1,238 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/lib/pq"
+	"github.com/spf13/cobra"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/reconciler"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/suppressions"
+)
+
+func newBenchReconcile(s *settings) *cobra.Command {
+	var b benchReconcile
+	cmd := &cobra.Command{
+		Use: "reconcile", Short: "A platform's list compared with consent and brought into step, beside a bare COPY of the same list", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return s.benchmark(cmd, func(ctx context.Context, st *store) error { return st.benchReconcile(ctx, &b) })
+		},
+	}
+	cmd.Flags().IntVar(&b.entries, "entries", 1_000_000, "addresses on the platform's list")
+	cmd.Flags().IntVar(&b.consents, "consents", 5_000_000, "consent rows, two for each person")
+	return cmd
+}
+
+// benchReconcile is a platform of --entries addresses beside --consents consent rows: the first people opted out and are on
+// the list, but for one in two hundred whom the list lacks and as many whom consent lacks.
+type benchReconcile struct {
+	entries, consents int
+	serving           atomic.Int64 // nanoseconds that went into being the platform
+}
+
+const driftOf = 200
+
+func (b *benchReconcile) address(i int) string { return "person" + strconv.Itoa(i) + "@people.example" }
+
+// missingHere and missingThere say who differs.
+func (b *benchReconcile) missingHere(i int) bool  { return i < b.entries && i%driftOf == 7 }
+func (b *benchReconcile) missingThere(i int) bool { return i < b.entries && i%driftOf == 11 }
+
+// RoundTrip implements http.RoundTripper: the platform, in the shape of an in-house system.
+func (b *benchReconcile) RoundTrip(r *http.Request) (*http.Response, error) {
+	started := time.Now()
+	defer func() { b.serving.Add(int64(time.Since(started))) }()
+	var body bytes.Buffer
+	if r.Method == http.MethodPost {
+		sent, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, err
+		}
+		body.WriteString(`{"results":[`)
+		for i := range bytes.Count(sent, []byte(`"address"`)) {
+			if i > 0 {
+				body.WriteByte(',')
+			}
+			fmt.Fprintf(&body, `{"index":%d,"status":"applied"}`, i)
+		}
+		body.WriteString(`]}`)
+	} else {
+		query := r.URL.Query()
+		from, _ := strconv.Atoi(query.Get("cursor"))
+		to := min(from+500, b.entries)
+		if query.Get("since") != "" { // nothing has changed there since; what was written is read back by its absence from this list
+			from, to = b.entries, b.entries
+		}
+		body.WriteString(`{"items":[`)
+		for i := from; i < to; i++ {
+			if i > from {
+				body.WriteByte(',')
+			}
+			state, reason := "suppressed", "unsubscribed"
+			if b.missingThere(i) {
+				state, reason = "cleared", "resubscribed"
+			}
+			fmt.Fprintf(&body, `{"channel":"email","address":%q,"state":%q,"reason":%q,"scope":"global","occurred_at":"2026-08-20T01:02:03.5Z"}`, b.address(i), state, reason)
+		}
+		body.WriteString(`],"complete":true`)
+		if to < b.entries {
+			fmt.Fprintf(&body, `,"next_cursor":"%d"`, to)
+		}
+		body.WriteString(`}`)
+	}
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(&body), Request: r}, nil
+}
+
+func (st *store) benchReconcile(ctx context.Context, b *benchReconcile) error {
+	out := st.settings.env.stdout
+	people := b.consents / 2
+	fmt.Fprintf(out, "%d people with %d consent rows, a list of %d addresses\n", people, b.consents, b.entries)
+	if err := st.benchConsents(ctx, b, people); err != nil {
+		return err
+	}
+	baseline, err := st.benchCopy(ctx, b)
+	if err != nil {
+		return err
+	}
+	svc, err := reconciler.New(reconciler.Config{
+		DB: st.db, Ledger: st.ledger, Vault: st.vault, HTTP: &http.Client{Transport: b}, Now: time.Now, Settle: st.catchUp, Log: st.log,
+		Sleep: func(context.Context, time.Duration) error { return nil },
+	})
+	if err != nil {
+		return err
+	}
+	policy := domain.PlatformPolicy{Platform: "webhook", URL: "https://platform.example", Channels: []domain.Channel{domain.Email}, Cap: 100}
+	if _, err := svc.SetPolicy(ctx, policy, 0, "bench", ""); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\n%-44s %10s %12s %8s\n", "", "own time", "entries/s", "ratio")
+	line := func(what string, took time.Duration) {
+		fmt.Fprintf(out, "%-44s %9.1fs %12.0f %8.1f\n", what, took.Seconds(), float64(b.entries)/took.Seconds(), took.Seconds()/baseline.Seconds())
+	}
+	line("COPY of the list, nothing else", baseline)
+	for _, what := range []string{"the first run: every entry is new", "a full run again: nothing has changed"} {
+		if err := st.catchUp(ctx); err != nil {
+			return err
+		}
+		b.serving.Store(0)
+		started := time.Now()
+		id, err := svc.Start(ctx, reconciler.Request{Platform: "webhook", Mode: reconciler.Full, Trigger: "bench", Actor: "bench"})
+		if err != nil {
+			return err
+		}
+		if err := svc.Work(ctx, "webhook", nil); err != nil {
+			return err
+		}
+		line(what, time.Since(started)-time.Duration(b.serving.Load()))
+		if err := st.catchUp(ctx); err != nil {
+			return err
+		}
+		r, err := suppressions.RunByID(ctx, st.db, id)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "    found %v; ended %s\n", r.Counts.Differences, r.State)
+	}
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\nmost memory of this process, the database's apart: %d MiB\n", usage.Maxrss>>10)
+	return nil
+}
+
+// benchConsents puts people straight into the projections: how they got there is what bench projections measures.
+func (st *store) benchConsents(ctx context.Context, b *benchReconcile, people int) error {
+	person := func(i int) uuid.UUID {
+		id := uuid.MustParse("00000000-0000-4000-8000-000000000000")
+		id[12], id[13], id[14], id[15] = byte(i>>24), byte(i>>16), byte(i>>8), byte(i)
+		return id
+	}
+	paths := []string{st.settings.name + "_" + consent.Definition.Name, st.settings.name + "_" + suppressions.Definition.Name}
+	tx, err := st.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	_, err = tx.ExecContext(ctx, `INSERT INTO `+pq.QuoteIdentifier(paths[0])+`.consent_state (profile_id, channel, purpose, status, decided_at, position)
+		SELECT ('00000000-0000-4000-8000-0000' || lpad(to_hex(i), 8, '0'))::uuid, 'email', p.purpose,
+		       CASE WHEN i < $2 AND i % $3 <> 7 THEN 'opted_out' ELSE 'opted_in' END, timestamptz '2026-08-01', 1
+		FROM generate_series(0, $1 - 1) AS i CROSS JOIN (VALUES ('all'), ('promo')) AS p (purpose)`, people, b.entries, driftOf)
+	if err != nil {
+		return err
+	}
+	stmt, err := tx.PrepareContext(ctx, pq.CopyInSchema(paths[1], "reach", "channel", "hash", "profile_id", "named", "position"))
+	if err != nil {
+		return err
+	}
+	for i := range people {
+		if _, err := stmt.ExecContext(ctx, "email", st.vault.ContactHash("email", b.address(i)), person(i).String(), true, 1); err != nil {
+			return err
+		}
+	}
+	if _, err := stmt.ExecContext(ctx); err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	for _, table := range []string{paths[0] + ".consent_state", paths[1] + ".reach"} {
+		if _, err := st.db.ExecContext(ctx, `ANALYZE `+table); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// benchCopy loads the list by COPY into a table without an index: what no reconciliation can be faster than.
+func (st *store) benchCopy(ctx context.Context, b *benchReconcile) (time.Duration, error) {
+	hashes := make([][]byte, b.entries)
+	for i := range hashes {
+		hashes[i] = st.vault.ContactHash("email", b.address(i))
+	}
+	at := time.Date(2026, 8, 20, 1, 2, 3, 0, time.UTC)
+	var took time.Duration
+	err := func() error {
+		tx, err := st.db.BeginTx(ctx, nil)
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback()
+		if _, err := tx.ExecContext(ctx, `CREATE TEMP TABLE bare (channel text, hash bytea, reason text, at timestamptz) ON COMMIT DROP`); err != nil {
+			return err
+		}
+		started := time.Now()
+		if err := copyBare(ctx, tx, hashes, at); err != nil {
+			return err
+		}
+		took = time.Since(started)
+		return tx.Commit()
+	}()
+	return took, err
+}
+
+func copyBare(ctx context.Context, tx *sql.Tx, hashes [][]byte, at time.Time) error {
+	stmt, err := tx.PrepareContext(ctx, pq.CopyIn("bare", "channel", "hash", "reason", "at"))
+	if err != nil {
+		return err
+	}
+	for _, h := range hashes {
+		if _, err := stmt.ExecContext(ctx, "email", h, "unsubscribed", at); err != nil {
+			return err
+		}
+	}
+	_, err = stmt.ExecContext(ctx)
+	return err
+}
