@@ -16,7 +16,6 @@ type bodies struct {
 	locals []string
 	macros int
 	blocks int
-	loops  int
 }
 
 func (g *bodies) pick(n int) int { return g.rand.IntN(n) }

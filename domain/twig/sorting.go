@@ -27,7 +27,7 @@ func filterSort(r *run, a []Value) Value {
 }
 
 // userCompare asks an arrow function. One that answers with a boolean, as (a, b) => a > b, is asked both ways round.
-func (r *run) userCompare(arrow Value, x, y Value) int {
+func (r *run) userCompare(arrow, x, y Value) int {
 	v := r.invoke(arrow, x, y)
 	if v == false {
 		return -sign(toInt(r.invoke(arrow, y, x)))

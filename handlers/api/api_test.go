@@ -28,12 +28,13 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/projections/deliveries"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/promptness"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/queue"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/suppressions"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/targets"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 	"github.com/dispatch-ledger/dispatch-ledger/schema/schematest"
 )
 
-var definitions = []projections.Definition{consent.Definition, contacts.Definition, promptness.Definition, deliveries.Definition, queue.Definition, targets.Definition, audit.Definition}
+var definitions = []projections.Definition{consent.Definition, contacts.Definition, promptness.Definition, deliveries.Definition, queue.Definition, targets.Definition, audit.Definition, suppressions.Definition}
 
 // clock is a clock that stands still until it is moved.
 type clock struct {
