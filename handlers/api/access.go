@@ -145,6 +145,10 @@ var access = map[string]rule{
 	"list-retentions": only(operator, compliance, privacy),
 	"put-retention":   only(privacy),
 
+	"get-verification":   only(operator, compliance, privacy),
+	"start-verification": only(operator, compliance),
+	"get-evidence":       only(operator, compliance, privacy),
+
 	"list-projections":   only(operator, compliance, analyst),
 	"rebuild-projection": only(operator, analyst), // it changes nothing that the ledger says
 	"resume-reader":      only(operator),

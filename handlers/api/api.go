@@ -51,6 +51,8 @@ type Config struct {
 	// Fallback serves the paths that are not the API's, such as the console's. Nil: they are not found.
 	Fallback http.Handler
 
+	Anchors []schema.Anchor // memories outside the database that a verification compares with
+
 	Limits   intake.Limits        // of what may be sent; zero fields are the defaults
 	Inflight int64                // bytes of event bodies that may be held at the same time; 256 MiB by default
 	Registry *prometheus.Registry // for /metrics; nil makes one
@@ -75,6 +77,7 @@ type api struct {
 	calls   map[string]any      // handler by operation, for Operation.Call
 
 	catalogue catalogue.Catalogue
+	verifier  verifier
 }
 
 // New gives the handler of the API. It fails on a mistake in the configuration or in the tables of this package.
@@ -153,6 +156,7 @@ func newAPI(c Config) (*api, error) {
 	a.reconciliationRoutes()
 	a.platformRoutes()
 	a.auditRoutes()
+	a.verificationRoutes()
 	a.administrationRoutes()
 	a.projectionRoutes()
 	a.privacyRoutes()

@@ -42,7 +42,7 @@ func describe(version string) huma.Config {
 func finish(spec *huma.OpenAPI) {
 	schemas := spec.Components.Schemas.Map()
 	for name, properties := range map[string][]string{
-		"Delivery": {"consent", "request"}, "DeliverySummary": {"consent"}, "Attempt": {"response", "consent"}, "Event": {"sealed"}, "Access": {"erased"},
+		"Delivery": {"consent", "request"}, "DeliverySummary": {"consent"}, "Attempt": {"response", "consent"}, "Event": {"sealed"}, "Access": {"erased"}, "Verification": {"last"},
 	} {
 		for _, property := range properties {
 			schema := schemas[name].Properties[property]

@@ -103,6 +103,9 @@ var (
 	ListProjections     = Operation[struct{ Paging }, listProjectionsOutput]{"list-projections"}
 	RebuildProjection   = Operation[readerInput, struct{}]{"rebuild-projection"}
 	ResumeReader        = Operation[readerInput, struct{}]{"resume-reader"}
+	GetVerification     = Operation[struct{}, getVerificationOutput]{"get-verification"}
+	StartVerification   = Operation[struct{}, struct{}]{"start-verification"}
+	GetEvidence         = Operation[getDeliveryInput, textOutput]{"get-evidence"}
 	ListTokens          = Operation[listTokensInput, listTokensOutput]{"list-tokens"}
 	CreateToken         = Operation[createTokenInput, createTokenOutput]{"create-token"}
 	RevokeToken         = Operation[revokeTokenInput, struct{}]{"revoke-token"}
