@@ -34,11 +34,13 @@ type serveFlags struct {
 	otlpEndpoint   string
 	traceRatio     float64
 	broker         brokerFlags
+	signIn         signIn
 }
 
 func (f *serveFlags) addTo(flags *pflag.FlagSet) {
 	flags.StringVar(&f.listen, "listen", "127.0.0.1:8080", "address of the API; port 0 takes a free one")
 	flags.StringSliceVar(&f.roles, "roles", []string{"api", "worker"}, "what this process does: api, worker, and with --broker dispatch, which needs no database")
+	f.signIn.addTo(flags)
 	flags.StringVar(&f.bootstrapToken, "bootstrap-token", "", "becomes the first admin token of an empty ledger; empty prints a random one, once")
 	flags.StringSliceVar(&f.allowNetworks, "allow-network", nil, "network that targets may reach besides public addresses, such as 127.0.0.0/8 (repeatable)")
 	flags.StringToStringVar(&f.variables, "variable", nil, "constant that templates may name, such as klaviyo_public_key=ABC123 (repeatable)")
@@ -164,13 +166,18 @@ func (st *store) serve(ctx context.Context, f serveFlags, ready func(address str
 		part(roleDispatch, func(ctx context.Context) error { return st.dispatchBeside(ctx, f, o) })
 	}
 	if slices.Contains(f.roles, roleAPI) {
-		handler, err := api.New(api.Config{
+		service, err := api.Open(api.Config{
 			Ledger: st.ledger, Vault: st.vault, DB: st.db, Auth: st.tokens, Variables: o.variables, Environment: o.environment, Projections: st.engine, Reconciler: o.reconciler,
-			Registry: st.registry, Log: st.log, Clock: time.Now, Version: version(), Tracer: o.tracer, Fallback: st.pages(),
+			Registry: st.registry, Log: st.log, Clock: time.Now, Version: version(), Tracer: o.tracer, Anchors: st.settings.anchors(),
 		})
 		if err != nil {
 			return err
 		}
+		pages, err := st.pages(service, f.signIn)
+		if err != nil {
+			return err
+		}
+		handler := service.Handler(pages)
 		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", f.listen)
 		if err != nil {
 			cancel()

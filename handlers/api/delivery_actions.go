@@ -44,13 +44,17 @@ func (a *api) controls() dispatcher.Controls {
 	return dispatcher.Controls{DB: a.DB, Ledger: a.Ledger, Vault: a.Vault, Now: a.Clock}
 }
 
+// RetryReason says why a delivery is tried again.
+type RetryReason struct {
+	_             struct{} `additionalProperties:"false"`
+	Reason        string   `json:"reason,omitempty" maxLength:"1000" doc:"Why, in words."`
+	DryRun        bool     `json:"dry_run,omitempty" doc:"Only say what has changed since; put nothing back."`
+	EvenSucceeded bool     `json:"even_succeeded,omitempty" doc:"Send it again although it succeeded, which may reach the person twice."`
+}
+
 type retryDeliveryInput struct {
 	ID   string `path:"id" format:"uuid"`
-	Body *struct {
-		Reason        string `json:"reason,omitempty" maxLength:"1000" doc:"Why, in words."`
-		DryRun        bool   `json:"dry_run,omitempty" doc:"Only say what has changed since; put nothing back."`
-		EvenSucceeded bool   `json:"even_succeeded,omitempty" doc:"Send it again although it succeeded, which may reach the person twice."`
-	}
+	Body *RetryReason
 }
 
 // Requeued says what has changed since a delivery was planned that is tried again.
@@ -86,11 +90,15 @@ func (a *api) retryDelivery(ctx context.Context, in *retryDeliveryInput) (*retry
 	}}, nil
 }
 
+// CancelReason says why a delivery is stopped.
+type CancelReason struct {
+	_      struct{} `additionalProperties:"false"`
+	Reason string   `json:"reason,omitempty" maxLength:"1000" doc:"Why, in words."`
+}
+
 type cancelDeliveryInput struct {
 	ID   string `path:"id" format:"uuid"`
-	Body *struct {
-		Reason string `json:"reason,omitempty" maxLength:"1000" doc:"Why, in words."`
-	}
+	Body *CancelReason
 }
 
 func (a *api) cancelDelivery(ctx context.Context, in *cancelDeliveryInput) (*struct{}, error) {
