@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// series is one line or band of a chart.
+// series is one line or band of a chart, with a step for each period.
 type series struct {
 	Name   string
 	Class  string // of the stylesheet: its colour
@@ -49,9 +49,7 @@ func (c chart) SVG() template.HTML {
 		}
 	}
 	top = ceiling(top)
-	x := func(i int) float64 {
-		return chartLeft + float64(i)*(chartWidth-chartLeft)/math.Max(1, float64(n-1))
-	}
+	x := func(i int) float64 { return chartLeft + float64(i)*(chartWidth-chartLeft)/math.Max(1, float64(n)) }
 	y := func(v float64) float64 { return 8 + (chartHeight-chartBottom-8)*(1-v/top) }
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg class="chart" viewBox="0 0 %d %d" role="img" aria-label="%s">`, chartWidth, chartHeight, template.HTMLEscapeString(c.Title))
@@ -75,14 +73,14 @@ func (c chart) SVG() template.HTML {
 			if i == 0 {
 				letter = "M"
 			}
-			fmt.Fprintf(&path, "%s%.1f %.1f", letter, x(i), y(at))
+			fmt.Fprintf(&path, "%s%.1f %.1fH%.1f", letter, x(i), y(at), x(i+1))
 		}
 		if c.Lines {
 			fmt.Fprintf(&b, `<path class="line %s" d="%s"/>`, s.Class, path.String())
 			continue
 		}
 		for i := n - 1; i >= 0; i-- {
-			fmt.Fprintf(&path, "L%.1f %.1f", x(i), y(base[i]))
+			fmt.Fprintf(&path, "L%.1f %.1fH%.1f", x(i+1), y(base[i]), x(i))
 			if i < len(s.Values) {
 				base[i] += s.Values[i]
 			}
@@ -91,7 +89,7 @@ func (c chart) SVG() template.HTML {
 	}
 	const marks = 4
 	for i := range marks + 1 {
-		at := c.From.Add(time.Duration(float64(c.Step) * float64(n-1) * float64(i) / marks))
+		at := c.From.Add(time.Duration(float64(c.Step) * float64(n) * float64(i) / marks))
 		anchor := "middle"
 		switch i {
 		case 0:

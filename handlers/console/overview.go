@@ -27,6 +27,18 @@ type overviewPage struct {
 	Parked       int
 	Lag          int64
 	Empty        bool // nothing was ever fired
+	Questions    []entry
+}
+
+// questions are what compliance asks, each one list.
+var questions = []struct{ title, path, operation string }{
+	{"What was sent to people who were opted out?", "/deliveries?against=opted_out", api.ListDeliveries.ID},
+	{"Which firings never became a delivery, and why?", "/deliveries?outcome=withheld&outcome=rejected", api.ListDeliveries.ID},
+	{"Which requests have an unknown outcome?", "/deliveries/unknown?open=yes", api.AuditUnknown.ID},
+	{"Who opted out, where and how?", "/consent-changes?status=opted_out", api.AuditConsentChanges.ID},
+	{"Who changed a target?", "/ledger?type=target.changed", api.ListEvents.ID},
+	{"Who looked at sealed data?", "/ledger?type=sealed.revealed", api.ListEvents.ID},
+	{"Everything about one person, in order", "/people", api.GetConsent.ID},
 }
 
 type sentOverview struct {
@@ -83,6 +95,11 @@ func (c *console) overview(v *visit) (err error) {
 			if s.Kind == "projection" {
 				p.Lag = max(p.Lag, s.Lag)
 			}
+		}
+	}
+	for _, q := range questions {
+		if v.may(q.operation) {
+			p.Questions = append(p.Questions, entry{Title: q.title, Path: q.path})
 		}
 	}
 	return c.page(v, "overview", "Overview", p)

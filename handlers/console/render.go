@@ -76,6 +76,7 @@ func (c *console) functions() template.FuncMap {
 		"known":    func(id uuid.UUID) bool { return id != uuid.Nil },
 		"explain":  func(d *domain.Decision) string { return d.Explain() },
 		"duration": duration,
+		"ms":       func(v *float64) string { return duration(time.Duration(*v * float64(time.Millisecond))) },
 		"percent":  func(part, whole int64) string { return share(part, whole) },
 		"markup":   highlight,
 		"dict": func(pairs ...any) (map[string]any, error) {
@@ -145,12 +146,16 @@ func duration(v any) string {
 		d = time.Duration(v) * time.Second
 	}
 	switch {
+	case d < 10*time.Millisecond:
+		return strconv.FormatFloat(d.Seconds()*1000, 'f', 1, 64) + " ms"
 	case d < time.Second:
-		return d.Round(time.Millisecond).String()
+		return strconv.FormatInt(d.Milliseconds(), 10) + " ms"
 	case d < time.Minute:
-		return d.Round(100 * time.Millisecond).String()
+		return strconv.FormatFloat(d.Seconds(), 'f', 1, 64) + " s"
+	case d < time.Hour:
+		return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
 	}
-	return d.Round(time.Second).String()
+	return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
 }
 
 // tone is the colour family of an outcome, a verdict, a decision or a state.
