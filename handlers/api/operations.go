@@ -106,6 +106,11 @@ var (
 	GetVerification     = Operation[struct{}, getVerificationOutput]{"get-verification"}
 	StartVerification   = Operation[struct{}, struct{}]{"start-verification"}
 	GetEvidence         = Operation[getDeliveryInput, textOutput]{"get-evidence"}
+	RevealDelivery      = Operation[revealDeliveryInput, getDeliveryOutput]{"reveal-delivery"}
+	RevealEvent         = Operation[revealEventInput, getEventOutput]{"reveal-event"}
+	EraseProfile        = Operation[eraseProfileInput, eraseProfileOutput]{"erase-profile"}
+	PauseTarget         = Operation[pauseTargetInput, struct{}]{"pause-target"}
+	ResumeTarget        = Operation[resumeTargetInput, struct{}]{"resume-target"}
 	ListTokens          = Operation[listTokensInput, listTokensOutput]{"list-tokens"}
 	CreateToken         = Operation[createTokenInput, createTokenOutput]{"create-token"}
 	RevokeToken         = Operation[revokeTokenInput, struct{}]{"revoke-token"}

@@ -22,6 +22,8 @@ var may = map[string]string{ // o, c, p, n (analyst), a
 	"POST /deliveries/{id}/retry": "oa", "POST /deliveries/{id}/cancel": "opa",
 	"GET /targets": "ocna", "GET /targets/{handle}": "ocna", "GET /targets/{handle}/edit": "oa", "POST /targets/{handle}/edit": "oa",
 	"POST /targets/{handle}/preview": "oa", "POST /targets/{handle}/switch": "oa", "POST /targets/{handle}/delete": "oa",
+	"POST /deliveries/{id}/reveal": "cpa", "POST /ledger/{position}/reveal": "cpa", "POST /people/{id}/erase": "pa",
+	"POST /targets/{handle}/pause": "oa", "POST /targets/{handle}/resume": "oa",
 	"GET /people": "ocpa", "GET /people/{id}": "ocpa", "GET /consent-changes": "ocpa",
 	"GET /ledger": "ocpa", "GET /ledger/{position}": "ocpa", "GET /ledger/{position}/proof": "ocpa", "GET /verification": "ocpa", "POST /verification": "oca",
 	"GET /projections": "ocna", "POST /projections/{name}/rebuild": "ona",

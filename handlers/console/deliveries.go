@@ -88,14 +88,17 @@ func (c *console) showDelivery(v *visit) error {
 	if err != nil {
 		return err
 	}
-	d := out.Body
+	return c.page(v, "delivery", "Delivery "+out.Body.ID.String()[:8], c.deliveryPage(v, out.Body))
+}
+
+func (c *console) deliveryPage(v *visit, d api.Delivery) deliveryPage {
 	p := deliveryPage{
 		Delivery: d,
 		MayRetry: v.may(api.RetryDelivery.ID) && d.Outcome.Final() && d.BodySHA256 != nil, MayCancel: v.may(api.CancelDelivery.ID) && !d.Outcome.Final(),
-		MayReveal: v.may("reveal-delivery"), MayProve: v.may(api.GetEvidence.ID), MayPerson: v.may(api.GetConsent.ID), MayEvents: v.may(api.GetEvent.ID),
+		MayReveal: v.may(api.RevealDelivery.ID), MayProve: v.may(api.GetEvidence.ID), MayPerson: v.may(api.GetConsent.ID), MayEvents: v.may(api.GetEvent.ID),
 	}
 	p.Steps = stepsOf(d)
-	return c.page(v, "delivery", "Delivery "+d.ID.String()[:8], p)
+	return p
 }
 
 // stepsOf tells a delivery's life in order.

@@ -78,14 +78,27 @@ type eventPage struct {
 func (c *console) showEvent(v *visit) error {
 	in := api.GetEvent.In()
 	var err error
-	if in.Position, err = strconv.ParseInt(v.r.PathValue("position"), 10, 64); err != nil || in.Position < 1 {
+	if in.Position, err = positionOf(v); err != nil {
 		return v.back("/ledger", "")
 	}
 	out, err := api.GetEvent.Call(v.r.Context(), c.Service, v.who, in)
 	if err != nil {
 		return err
 	}
-	p := eventPage{Event: out.Body, MayProve: v.may(api.GetProof.ID), MayReveal: v.may("reveal-event")}
+	return c.eventPage(v, out.Body)
+}
+
+// positionOf is the position in the address.
+func positionOf(v *visit) (int64, error) {
+	position, err := strconv.ParseInt(v.r.PathValue("position"), 10, 64)
+	if err == nil && position < 1 {
+		err = strconv.ErrRange
+	}
+	return position, err
+}
+
+func (c *console) eventPage(v *visit, e api.Event) error {
+	p := eventPage{Event: e, MayProve: v.may(api.GetProof.ID), MayReveal: v.may(api.RevealEvent.ID)}
 	if d, err := domain.Declared(p.Type); err == nil {
 		p.Summary = d.Summary
 	}

@@ -64,7 +64,7 @@ func (c *console) showPerson(v *visit) error {
 	if err != nil {
 		return v.back("/people", "")
 	}
-	p := personPage{ID: id, Purposes: domain.Purposes, MaySet: v.may(api.PutConsent.ID), MayErase: v.may("erase-profile")}
+	p := personPage{ID: id, Purposes: domain.Purposes, MaySet: v.may(api.PutConsent.ID), MayErase: v.may(api.EraseProfile.ID)}
 	history := api.GetConsentHistory.In()
 	history.ID, history.Limit = id.String(), 500
 	past, err := api.GetConsentHistory.Call(ctx, c.Service, v.who, history)
