@@ -9,12 +9,11 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/hybrid"
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/tink"
-
-	"github.com/tink-crypto/tink-go/v2/aead"
 )
 
 // fleetKept is how long a key of the fleet outlives its epoch: far longer than anything sealed under it is of use.

@@ -157,7 +157,7 @@ func (st *store) withDispatchers(ctx context.Context, n int, url, join string, d
 	}()
 	for range n {
 		var stderr bytes.Buffer
-		cmd := exec.CommandContext(ctx, program, "serve", "--roles", roleDispatch, "--broker", url, "--listen", "127.0.0.1:0", "--allow-network", "127.0.0.0/8", "--ledger", st.settings.name)
+		cmd := exec.CommandContext(ctx, program, "serve", "--roles", roleDispatch, "--broker", url, "--listen", "127.0.0.1:0", "--allow-network", "127.0.0.0/8", "--ledger", st.settings.name) //nolint:gosec // this program itself
 		cmd.Env = append(os.Environ(), environmentName("join")+"="+join)
 		cmd.Stderr = &stderr
 		out, err := cmd.StdoutPipe()

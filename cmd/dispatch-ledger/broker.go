@@ -95,10 +95,7 @@ func (st *store) dispatchBeside(ctx context.Context, f serveFlags, o workerOptio
 	}
 	d, err := broker.NewDispatcher(ctx, c)
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
+		return unlessStopped(ctx, err)
 	}
 	return d.Run(ctx)
 }
@@ -126,10 +123,7 @@ func (s *settings) dispatchOnly(ctx context.Context, f serveFlags) error {
 	c.Broker, c.Log, c.Credential = f.broker.config(s.name), log, credential
 	d, err := broker.NewDispatcher(ctx, c)
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
+		return unlessStopped(ctx, err)
 	}
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", f.listen)
 	if err != nil {
@@ -149,4 +143,12 @@ func (s *settings) dispatchOnly(ctx context.Context, f serveFlags) error {
 	go server.Serve(l) //nolint:errcheck // it ends when it is closed below
 	fmt.Fprintf(s.env.stdout, "Serving on http://%s (%s). It sends what %s brings.\n", l.Addr(), roleDispatch, "the broker")
 	return errors.Join(d.Run(ctx), server.Close())
+}
+
+// unlessStopped is nothing when the process was asked to stop before it began.
+func unlessStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }

@@ -106,12 +106,12 @@ func Connect(ctx context.Context, c Config) (*Broker, error) {
 		nats.ClosedHandler(func(*nats.Conn) { close(b.closed) }),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
-				c.Log.Warn("connection to the broker lost; connecting again", slog.Any("error", err))
+				c.Log.WarnContext(ctx, "connection to the broker lost; connecting again", slog.Any("error", err))
 			}
 		}),
-		nats.ReconnectHandler(func(*nats.Conn) { c.Log.Info("connected to the broker again") }),
+		nats.ReconnectHandler(func(*nats.Conn) { c.Log.InfoContext(ctx, "connected to the broker again") }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			c.Log.Debug("broker", slog.Any("error", err))
+			c.Log.DebugContext(ctx, "broker", slog.Any("error", err))
 		}),
 	}
 	if c.Credentials != "" {

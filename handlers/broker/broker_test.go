@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,8 +15,6 @@ import (
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
-
-	"bytes"
 
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
@@ -242,11 +241,11 @@ func TestMarksAndTidesTravel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	marks, err := b.subscriber(subscription{name: "marks", consumer: b.inOrder(streamFences, jetstream.DeliverNewPolicy, b.mark())})
+	marks, err := b.subscriber(subscription{name: "marks", consumer: b.inOrder(jetstream.DeliverNewPolicy, b.mark())})
 	if err != nil {
 		t.Fatal(err)
 	}
-	fences, err := b.subscriber(subscription{name: "fences", consumer: b.inOrder(streamFences, deliverAll, b.fence(), b.tide())})
+	fences, err := b.subscriber(subscription{name: "fences", consumer: b.inOrder(deliverAll, b.fence(), b.tide())})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -172,7 +172,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	listening, err := d.broker.subscriber(subscription{name: "fences", ahead: 256, consumer: d.broker.inOrder(streamFences, deliverAll, d.broker.fence(), d.broker.tide())})
+	listening, err := d.broker.subscriber(subscription{name: "fences", ahead: 256, consumer: d.broker.inOrder(deliverAll, d.broker.fence(), d.broker.tide())})
 	if err != nil {
 		return err
 	}

@@ -178,7 +178,7 @@ func (p *pump) put(ctx context.Context, subject, kind string, value any) error {
 func (p *pump) marked(msg *message.Message) error {
 	var m mark
 	if _, err := p.keys.open("mark", msg, &m); err != nil {
-		return nil // of somebody who is no member any more
+		return nil //nolint:nilerr // of somebody who is no member any more
 	}
 	p.mu.Lock()
 	p.census[m.Dispatcher] = seen{m.Capacity, p.now()}

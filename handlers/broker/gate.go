@@ -120,13 +120,13 @@ func (g *gate) handle(msg *message.Message) error {
 	case "fence":
 		var f fence
 		if _, err := g.keys.open("fence", msg, &f); err != nil {
-			return g.unreadable(msg, err)
+			return g.unreadable(msg.Context(), err)
 		}
 		g.heard(f)
 	case "tide":
 		var t tide
 		if _, err := g.keys.open("tide", msg, &t); err != nil {
-			return g.unreadable(msg, err)
+			return g.unreadable(msg.Context(), err)
 		}
 		g.rose(t)
 	}
@@ -135,13 +135,13 @@ func (g *gate) handle(msg *message.Message) error {
 
 // unreadable is a message under a key that this process does not have. It may be a fence: nothing is known any more until
 // the keys are there. One from before this process joined is of no matter, since its jobs are later ones.
-func (g *gate) unreadable(msg *message.Message, err error) error {
+func (g *gate) unreadable(ctx context.Context, err error) error {
 	g.mu.Lock()
 	started := !g.known.IsZero()
 	g.known, g.marks = time.Time{}, nil
 	g.mu.Unlock()
 	if started {
-		g.broker.Log.Debug("a fence or tide cannot be read yet; asking for the keys", slog.Any("error", err))
+		g.broker.Log.DebugContext(ctx, "a fence or tide cannot be read yet; asking for the keys", slog.Any("error", err))
 	}
 	g.renew()
 	return nil
@@ -207,7 +207,7 @@ func (g *gate) mark(ctx context.Context) {
 	at := g.now()
 	ack, err := g.broker.js.PublishMsg(ctx, g.broker.natsMsg(g.broker.mark(), "mark", msg), jetstream.WithRetryAttempts(0))
 	if err != nil {
-		g.broker.Log.Debug("cannot put a mark", slog.Any("error", err))
+		g.broker.Log.DebugContext(ctx, "cannot put a mark", slog.Any("error", err))
 		return
 	}
 	g.mu.Lock()

@@ -86,11 +86,11 @@ type unclosing struct{ message.Subscriber }
 // Close does nothing; the subscription ends with the connection.
 func (unclosing) Close() error { return nil }
 
-// inOrder reads a stream's subjects in its order, from the beginning or from now on, without a mark of progress that
+// inOrder reads subjects of the stream of fences in its order, from the beginning or from now on, without a mark of progress that
 // outlives this process.
-func (b *Broker) inOrder(stream string, policy jetstream.DeliverPolicy, subjects ...string) func(context.Context, jetstream.JetStream) (jetstream.Consumer, error) {
+func (b *Broker) inOrder(policy jetstream.DeliverPolicy, subjects ...string) func(context.Context, jetstream.JetStream) (jetstream.Consumer, error) {
 	return func(ctx context.Context, js jetstream.JetStream) (jetstream.Consumer, error) {
-		return js.OrderedConsumer(ctx, b.of(stream), jetstream.OrderedConsumerConfig{FilterSubjects: subjects, DeliverPolicy: policy})
+		return js.OrderedConsumer(ctx, b.of(streamFences), jetstream.OrderedConsumerConfig{FilterSubjects: subjects, DeliverPolicy: policy})
 	}
 }
 

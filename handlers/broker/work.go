@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"fmt"
 	"hash/fnv"
 	"time"
 
@@ -74,7 +75,7 @@ func (b *Broker) jobsConsumer(shard int) subscription {
 	return subscription{
 		name: "jobs", ahead: 2, patience: takePatience, nakDelay: 100 * time.Millisecond,
 		consumer: b.shared(streamJobs, jetstream.ConsumerConfig{
-			Durable: "dispatchers-" + string(rune('0'+shard)), FilterSubject: b.jobs(shard), AckWait: takePatience, MaxAckPending: 1024,
+			Durable: fmt.Sprint("dispatchers-", shard), FilterSubject: b.jobs(shard), AckWait: takePatience, MaxAckPending: 1024,
 		}),
 	}
 }

@@ -128,7 +128,7 @@ func (w *Writer) Run(ctx context.Context) error {
 	for i := range resultReaders {
 		add(fmt.Sprintf("broker.results.%d", i), "results", w.broker.resultsConsumer(), w.back)
 	}
-	add("broker.marks", "fences", subscription{name: "marks", ahead: 64, consumer: w.broker.inOrder(streamFences, jetstream.DeliverNewPolicy, w.broker.mark())}, w.pump.marked)
+	add("broker.marks", "fences", subscription{name: "marks", ahead: 64, consumer: w.broker.inOrder(jetstream.DeliverNewPolicy, w.broker.mark())}, w.pump.marked)
 	if err != nil {
 		return err
 	}
@@ -370,7 +370,7 @@ func (w *Writer) relay(ctx context.Context) error {
 				return
 			}
 			if err := m.Respond(answer); err != nil {
-				w.Log.Debug("answer to another writer", slog.Any("error", err))
+				w.Log.DebugContext(ctx, "answer to another writer", slog.Any("error", err))
 			}
 		}()
 	})
