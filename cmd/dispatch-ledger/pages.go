@@ -6,6 +6,7 @@ import (
 
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/api"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/console"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/inspector"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
 
@@ -17,6 +18,7 @@ import (
 //	/                             the console, and whatever nobody else has
 func (st *store) pages(service *api.Service, s signIn) (http.Handler, error) {
 	mux := http.NewServeMux()
+	mux.Handle("/inspector/", st.inspector())
 	provider, err := s.provider()
 	if err != nil {
 		return nil, err
@@ -30,4 +32,12 @@ func (st *store) pages(service *api.Service, s signIn) (http.Handler, error) {
 	}
 	mux.Handle("/", people)
 	return mux, nil
+}
+
+// inspector is the same for the API, the pages and the command line.
+func (st *store) inspector() *inspector.Handler {
+	if st.inspecting == nil {
+		st.inspecting = inspector.New(schema.NewInspector(st.db, st.vault, time.Now), st.log)
+	}
+	return st.inspecting
 }

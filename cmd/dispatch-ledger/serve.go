@@ -168,7 +168,7 @@ func (st *store) serve(ctx context.Context, f serveFlags, ready func(address str
 	if slices.Contains(f.roles, roleAPI) {
 		service, err := api.Open(api.Config{
 			Ledger: st.ledger, Vault: st.vault, DB: st.db, Auth: st.tokens, Variables: o.variables, Environment: o.environment, Projections: st.engine, Reconciler: o.reconciler,
-			Registry: st.registry, Log: st.log, Clock: time.Now, Version: version(), Tracer: o.tracer, Anchors: st.settings.anchors(),
+			Registry: st.registry, Log: st.log, Clock: time.Now, Version: version(), Tracer: o.tracer, Anchors: st.settings.anchors(), Inspector: st.inspector(),
 		})
 		if err != nil {
 			return err
@@ -189,6 +189,7 @@ func (st *store) serve(ctx context.Context, f serveFlags, ready func(address str
 		} else {
 			fmt.Fprintf(st.settings.env.stdout, "Serving on http://%s (%s). API description: http://%[1]s/docs\n", l.Addr(), strings.Join(f.roles, ", "))
 		}
+		part("inspector", func(ctx context.Context) error { return st.sweepInspector(ctx, st.inspector().Inspector) })
 		part("api", func(ctx context.Context) error { return api.Serve(ctx, l, handler, api.ServeConfig{Log: st.log}) })
 	}
 	wg.Wait()

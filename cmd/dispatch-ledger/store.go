@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/broker"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/inspector"
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/audit"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
@@ -45,6 +46,8 @@ type store struct {
 	settings  *settings
 	broker    *broker.Config // the one in use, once it is known
 	closeDown []func() error
+
+	inspecting *inspector.Handler // see store.inspector
 }
 
 // The pools bound the service's connections, so that two processes fit into a small server. Of the one, two append and the

@@ -79,7 +79,7 @@ func (s *settings) targetChanges() []*cobra.Command {
 	for _, c := range []*cobra.Command{rollback, move, approve, decline} {
 		c.Flags().StringVar(&reason, "reason", "", "why, in words")
 	}
-	return []*cobra.Command{diff, rollback, move, s.proposals(), approve, decline}
+	return []*cobra.Command{s.testTarget(), diff, rollback, move, s.proposals(), approve, decline}
 }
 
 func (s *settings) proposals() *cobra.Command {

@@ -75,6 +75,12 @@ var access = map[string]rule{
 	"roll-back-target":     only(operator),
 	"move-target":          only(operator),
 
+	"test-target":       only(operator),
+	"list-bins":         only(operator),
+	"create-bin":        only(operator),
+	"list-bin-requests": only(operator),
+	"delete-bin":        only(operator),
+
 	"list-proposals":          only(operator, compliance, analyst),
 	"list-target-proposals":   only(operator, compliance, analyst),
 	"get-target-proposal":     only(operator, compliance, analyst),

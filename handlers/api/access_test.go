@@ -37,6 +37,12 @@ var routes = map[string]struct {
 	"roll-back-target":     {"POST /v1/targets/{handle}/rollback", "oa"},
 	"move-target":          {"POST /v1/targets/{handle}/url", "oa"},
 
+	"test-target":       {"POST /v1/targets/{handle}/test", "oa"},
+	"list-bins":         {"GET /v1/inspector", "oa"},
+	"create-bin":        {"POST /v1/inspector", "oa"},
+	"list-bin-requests": {"GET /v1/inspector/{bin}/requests", "oa"},
+	"delete-bin":        {"DELETE /v1/inspector/{bin}", "oa"},
+
 	"list-proposals":          {"GET /v1/proposals", "ocna"},
 	"list-target-proposals":   {"GET /v1/targets/{handle}/proposals", "ocna"},
 	"get-target-proposal":     {"GET /v1/targets/{handle}/proposals/{number}", "ocna"},
@@ -134,7 +140,7 @@ func TestEveryRouteForEveryRole(t *testing.T) {
 			t.Errorf("access names %s, which nothing serves", operation)
 		}
 	}
-	fill := strings.NewReplacer("{position}", "1", "{handle}", "nobody", "{number}", "1", "{name}", "nobody", "{path...}", "0/000.p/1", "{platform}", "nobody", "{id}", jane)
+	fill := strings.NewReplacer("{bin}", "nowhere", "{position}", "1", "{handle}", "nobody", "{number}", "1", "{name}", "nobody", "{path...}", "0/000.p/1", "{platform}", "nobody", "{id}", jane)
 	number := 0
 	for operation, want := range routes {
 		number++

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/catalogue"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/inspector"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/intake"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/outbound"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/reconciler"
@@ -47,6 +48,9 @@ type Config struct {
 	// targets have, for POST …/preview.
 	Variables   map[string]any
 	Environment string
+
+	// Inspector takes the requests of tests. Nil makes one; its pages are served where it is mounted.
+	Inspector *inspector.Handler
 
 	// Fallback serves the paths that are not the API's, such as the console's. Nil: they are not found.
 	Fallback http.Handler
@@ -128,6 +132,9 @@ func newAPI(c Config) (*api, error) {
 	if c.Version == "" {
 		c.Version = "dev"
 	}
+	if c.Inspector == nil {
+		c.Inspector = inspector.New(schema.NewInspector(c.DB, c.Vault, c.Clock), c.Log)
+	}
 	a := &api{
 		Config: c, mux: http.NewServeMux(), served: map[string]string{}, calls: map[string]any{},
 		bodies: semaphore.NewWeighted(c.Inflight), hooks: make(chan struct{}, hooksAtOnce),
@@ -148,6 +155,7 @@ func newAPI(c Config) (*api, error) {
 	a.tileRoutes()
 	a.targetRoutes()
 	a.partialRoutes()
+	a.trialRoutes()
 	a.consentRoutes()
 	a.hookRoutes()
 	a.deliveryRoutes()

@@ -236,7 +236,7 @@ func (h *house) conforms(r *http.Request, w *httptest.ResponseRecorder) {
 	}
 	op := map[string]*huma.Operation{"GET": item.Get, "PUT": item.Put, "POST": item.Post, "DELETE": item.Delete}[r.Method]
 	status := strconv.Itoa(w.Code)
-	if status == "201" {
+	if created := op != nil && op.Responses["201"] != nil && op.Responses["201"].Content != nil; status == "201" && !created {
 		status = "200"
 	}
 	if op == nil || op.Responses[status] == nil {

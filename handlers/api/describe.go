@@ -43,6 +43,7 @@ func finish(spec *huma.OpenAPI) {
 	schemas := spec.Components.Schemas.Map()
 	for name, properties := range map[string][]string{
 		"Delivery": {"consent", "request"}, "DeliverySummary": {"consent"}, "Attempt": {"response", "consent"}, "Event": {"sealed"}, "Access": {"erased"}, "Verification": {"last"},
+		"TestReport": {"inspector", "delivery", "answer"},
 	} {
 		for _, property := range properties {
 			schema := schemas[name].Properties[property]
@@ -52,7 +53,7 @@ func finish(spec *huma.OpenAPI) {
 			}
 		}
 	}
-	for _, name := range []string{"TargetDraft", "TargetConfig", "Auth", "BasicAuth", "OAuth2", "TLS", "Breaker", "PreviewRequest", "ConsentDecision", "Retry", "Limits", "ConsentRule", "ConsentChange", "Contact"} {
+	for _, name := range []string{"TargetDraft", "TargetConfig", "Auth", "BasicAuth", "OAuth2", "TLS", "Breaker", "PreviewRequest", "TestRequest", "ConsentDecision", "Retry", "Limits", "ConsentRule", "ConsentChange", "Contact"} {
 		schemas[name].AdditionalProperties = false
 	}
 }

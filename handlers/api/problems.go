@@ -19,6 +19,7 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/omneo"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/reconciler"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/trial"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
 
@@ -93,6 +94,8 @@ var problems = []kind{
 	{err: intake.ErrUnknownType, status: http.StatusUnprocessableEntity, name: "unknown-event-type", title: "Unknown event type", next: "Send one of the accepted types; docs/events.md lists them."},
 	{err: catalogue.ErrSamePerson, status: http.StatusForbidden, name: "same-person", title: "The change takes two people", next: "Ask somebody else to approve it.", detail: true},
 	{err: catalogue.ErrStale, status: http.StatusConflict, name: "proposal-stale", title: "The proposal cannot be approved any more", next: "Read the target, and propose the change again if it is still wanted.", detail: true},
+	{err: trial.ErrNoContext, status: http.StatusUnprocessableEntity, name: "no-context", title: "There is no context to test with", next: "Give a context, name a past delivery, or write a sample into the target."},
+	{err: trial.ErrNoReason, status: http.StatusUnprocessableEntity, name: "no-reason", title: "A past context is somebody's data", next: "Say in reason why you look at it; that is recorded."},
 	{err: domain.ErrInvalid, status: http.StatusUnprocessableEntity, name: "invalid", title: "The request is not valid", next: "Correct what errors points at and send it again; nothing was recorded."},
 	{err: schema.ErrTreeBehind, status: http.StatusNotFound, name: "not-covered-yet", title: "No checkpoint covers the event yet", next: "Try again after Retry-After; a checkpoint is signed every few seconds."},
 	{err: schema.ErrNotFound, status: http.StatusNotFound, name: "not-found", title: "Not found", next: "Check the name or id."},
