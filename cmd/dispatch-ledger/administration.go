@@ -1,18 +1,14 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"runtime/debug"
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
@@ -93,65 +89,6 @@ func newToken(s *settings) *cobra.Command {
 			},
 		})
 	return cmd
-}
-
-func newSecret(s *settings) *cobra.Command {
-	cmd := &cobra.Command{Use: "secret", Short: "Named secrets that targets refer to: set, list"}
-	cmd.AddCommand(
-		&cobra.Command{
-			Use: "set NAME", Short: "Set or rotate a secret; its value is read from standard input", Args: cobra.ExactArgs(1),
-			RunE: func(cmd *cobra.Command, args []string) error {
-				line, err := bufio.NewReader(s.env.stdin).ReadString('\n')
-				value := strings.TrimRight(line, "\r\n")
-				if err != nil && !errors.Is(err, io.EOF) || value == "" {
-					return errors.New("no value on standard input; try: printf %s \"$KEY\" | dispatch-ledger secret set NAME")
-				}
-				return s.with(cmd.Context(), func(ctx context.Context, st *store) error { return st.setSecret(ctx, args[0], value) })
-			},
-		},
-		&cobra.Command{
-			Use: "list", Short: "The secrets there are, never their values", Args: cobra.NoArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error {
-				return s.with(cmd.Context(), func(ctx context.Context, st *store) error {
-					list, err := st.vault.Secrets(ctx)
-					if err != nil {
-						return err
-					}
-					t := table{columns: []string{"name", "fingerprint", "updated", "by"}}
-					for _, x := range list {
-						t.add(x, x.Name, x.Fingerprint, stamp(x.UpdatedAt), x.UpdatedBy)
-					}
-					return s.print(t)
-				})
-			},
-		})
-	return cmd
-}
-
-// setSecret stores a secret and records that it was set, in one transaction.
-func (st *store) setSecret(ctx context.Context, name, value string) error {
-	tx, err := st.db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback()
-	secret, err := st.vault.SetSecret(ctx, tx, name, value, actor())
-	if err != nil {
-		return err
-	}
-	e, _, err := domain.New(uuid.New(), domain.SecretChanged{Name: name, Fingerprint: secret.Fingerprint})
-	if err != nil {
-		return err
-	}
-	e.Actor, e.Source = actor(), "/cli"
-	if _, err := st.ledger.AppendTx(ctx, tx, e); err != nil {
-		return err
-	}
-	if err := tx.Commit(); err != nil {
-		return err
-	}
-	st.vault.ForgetSecret(name)
-	return nil
 }
 
 func newMigrate(s *settings) *cobra.Command {

@@ -10,6 +10,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"regexp"
 	"slices"
@@ -132,7 +133,12 @@ func (s *Simulator) accessToken(w http.ResponseWriter, r *http.Request) {
 		ID     string `json:"client_id"`
 		Secret string `json:"client_secret"`
 	}
-	if json.NewDecoder(r.Body).Decode(&request) != nil || request.Grant != "client_credentials" {
+	if media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); media == "application/x-www-form-urlencoded" {
+		request.Grant, request.ID, request.Secret = r.PostFormValue("grant_type"), r.PostFormValue("client_id"), r.PostFormValue("client_secret")
+	} else if json.NewDecoder(r.Body).Decode(&request) != nil {
+		request.Grant = ""
+	}
+	if request.Grant != "client_credentials" {
 		simulator.WriteJSON(w, http.StatusBadRequest, "application/json", map[string]any{"error": "invalid_request", "error_description": "grant_type is required"})
 		return
 	}
