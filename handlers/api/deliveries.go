@@ -84,6 +84,10 @@ type Attempt struct {
 	Address       *string          `json:"address" doc:"The IP address and port that it went to."`
 	Worker        *string          `json:"worker" doc:"The process that made it."`
 	Consent       *domain.Decision `json:"consent" doc:"What the consent rule answered for this attempt, where it differs from the plan's."`
+	Timings       *domain.Timings  `json:"timings" doc:"Where the time went; null when no connection was asked for."`
+	BodySHA256    *string          `json:"body_sha256" doc:"Hex, of the body as it was sent, secrets and idempotency key included."`
+	Probe         bool             `json:"probe" doc:"It tried whether a paused target answers again."`
+	Request       *Sealed          `json:"request" doc:"Headers as they were sent, secrets masked; null when no request was made out."`
 	Response      *Sealed          `json:"response" doc:"Headers and body of the answer; null when none arrived."`
 	Position      int64            `json:"position"`
 }
@@ -194,6 +198,11 @@ func deliveryOf(d deliveries.Delivery, sealed map[int64]*Sealed) Delivery {
 		out.Attempts[i] = Attempt{
 			Attempt: t.Attempt, StartedAt: t.StartedAt.UTC(), DurationMS: t.DurationMS, Status: optional(t.Status), Verdict: t.Verdict, Reason: optional(t.Reason),
 			Outcome: t.Outcome, NextAttemptAt: utcOf(t.NextAttemptAt), Address: optional(t.Address), Worker: optional(t.Worker), Consent: t.Consent, Position: t.Position,
+		}
+		a := &out.Attempts[i]
+		a.Timings, a.BodySHA256, a.Probe = t.Timings, optional(t.BodySHA256), t.Probe
+		if t.BodySHA256 != "" {
+			a.Request = sealed[t.Position]
 		}
 		if t.Status != 0 {
 			out.Attempts[i].Response = sealed[t.Position]
