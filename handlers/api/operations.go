@@ -111,6 +111,10 @@ var (
 	EraseProfile        = Operation[eraseProfileInput, eraseProfileOutput]{"erase-profile"}
 	PauseTarget         = Operation[pauseTargetInput, struct{}]{"pause-target"}
 	ResumeTarget        = Operation[resumeTargetInput, struct{}]{"resume-target"}
+	ListReconciliations = Operation[listReconciliationsInput, listReconciliationsOutput]{"list-reconciliations"}
+	StartReconciliation = Operation[startReconciliationInput, startReconciliationOutput]{"start-reconciliation"}
+	ListFindings        = Operation[listFindingsInput, listFindingsOutput]{"list-findings"}
+	ResolveFinding      = Operation[resolveFindingInput, resolveFindingOutput]{"resolve-finding"}
 	ListTokens          = Operation[listTokensInput, listTokensOutput]{"list-tokens"}
 	CreateToken         = Operation[createTokenInput, createTokenOutput]{"create-token"}
 	RevokeToken         = Operation[revokeTokenInput, struct{}]{"revoke-token"}

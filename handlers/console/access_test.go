@@ -24,6 +24,7 @@ var may = map[string]string{ // o, c, p, n (analyst), a
 	"POST /targets/{handle}/preview": "oa", "POST /targets/{handle}/switch": "oa", "POST /targets/{handle}/delete": "oa",
 	"POST /deliveries/{id}/reveal": "cpa", "POST /ledger/{position}/reveal": "cpa", "POST /people/{id}/erase": "pa",
 	"POST /targets/{handle}/pause": "oa", "POST /targets/{handle}/resume": "oa",
+	"GET /reconciliation": "ocna", "POST /reconciliation": "oa", "POST /reconciliation/{id}/resolve": "opa",
 	"GET /people": "ocpa", "GET /people/{id}": "ocpa", "GET /consent-changes": "ocpa",
 	"GET /ledger": "ocpa", "GET /ledger/{position}": "ocpa", "GET /ledger/{position}/proof": "ocpa", "GET /verification": "ocpa", "POST /verification": "oca",
 	"GET /projections": "ocna", "POST /projections/{name}/rebuild": "ona",

@@ -34,7 +34,7 @@ func TestEveryPage(t *testing.T) {
 		"overview": "/", "deliveries": "/deliveries?outcome=failed&outcome=withheld", "delivery": "/deliveries/" + h.sent["failed"].String(), "none": "/deliveries?target=nothing",
 		"unknown": "/deliveries/unknown", "targets": "/targets", "target": "/targets/klaviyo-reward-earned", "edit": "/targets/klaviyo-reward-earned/edit",
 		"people": "/people", "person": "/people/" + h.people[0].String(), "consent-changes": "/consent-changes", "ledger": "/ledger", "event": "/ledger/9",
-		"verification": "/verification", "projections": "/projections", "settings": "/settings", "lost": "/nowhere",
+		"verification": "/verification", "reconciliation": "/reconciliation", "projections": "/projections", "settings": "/settings", "lost": "/nowhere",
 	}
 	for name, view := range views {
 		t.Run(name, func(t *testing.T) {

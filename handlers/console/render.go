@@ -219,7 +219,7 @@ var menu = []struct{ title, path, operation string }{
 	{"Deliveries", "/deliveries", api.ListDeliveries.ID},
 	{"Targets", "/targets", api.ListTargets.ID},
 	{"People", "/people", api.GetConsent.ID},
-	{"Reconciliation", "/reconciliation", "list-reconciliations"},
+	{"Reconciliation", "/reconciliation", api.ListReconciliations.ID},
 	{"Ledger", "/ledger", api.ListEvents.ID},
 	{"Projections", "/projections", api.ListProjections.ID},
 	{"Settings", "/settings", ""},
