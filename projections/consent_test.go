@@ -12,6 +12,7 @@ import (
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/contacts"
 )
 
 // said is what holds for one profile, without what depends on where in the ledger it stands.
@@ -93,7 +94,7 @@ func decisions(t *rapid.T, people []uuid.UUID) []domain.Payload {
 // same person, as far as anybody can know, decides again later.
 func TestConsentConverges(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, all...)
+	w := newWorld(t, consent.Definition, contacts.Definition)
 	rapid.Check(t, func(rt *rapid.T) {
 		ctx := t.Context()
 		people := make([]uuid.UUID, rapid.IntRange(1, 4).Draw(rt, "people"))

@@ -100,6 +100,7 @@ var access = map[string]rule{
 	"get-consent-policy":  only(operator, compliance, privacy, analyst),
 	"put-consent-policy":  only(), // it decides who is sent to without having been asked
 
+	"list-addresses":  only(operator, compliance, privacy),
 	"list-opt-outs":   only(operator, compliance, privacy),
 	"sum-opt-outs":    only(operator, compliance, privacy, analyst),
 	"import-consent":  only(operator, privacy),

@@ -76,6 +76,7 @@ var routes = map[string]struct {
 	"list-consent-fields":    {"GET /v1/consent/fields", "ocpna"},
 	"get-consent-policy":     {"GET /v1/consent/policy", "ocpna"},
 	"put-consent-policy":     {"PUT /v1/consent/policy", "a"},
+	"list-addresses":         {"GET /v1/profiles/{id}/addresses", "ocpa"},
 	"list-opt-outs":          {"GET /v1/consent/opt-outs", "ocpa"},
 	"sum-opt-outs":           {"GET /v1/consent/opt-outs/report", "ocpna"},
 	"import-consent":         {"POST /v1/consent/imports", "opa"},

@@ -16,6 +16,7 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/intake"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/contacts"
 )
 
 func (a *api) consentRoutes() {
@@ -48,6 +49,11 @@ func (a *api) consentRoutes() {
 		OperationID: "list-consent-fields", Method: http.MethodGet, Path: "/v1/consent/fields", Tags: tags,
 		Summary: "What do the CRM's field names mean?", Description: "The one table by which webhooks and imports are read, aliases included.",
 	}, a.listConsentFields)
+	register(a, huma.Operation{
+		OperationID: "list-addresses", Method: http.MethodGet, Path: "/v1/profiles/{id}/addresses", Tags: tags,
+		Summary:     "Which addresses does a person have, and do they work?",
+		Description: "Current and former ones, by their keyed hashes, with the last report on each: bounced, invalid, verified, working. It is no consent, and changes none.",
+	}, a.listAddresses)
 	a.consentPolicyRoutes(tags)
 	a.consentImportRoutes(tags)
 	a.promptnessRoutes()
@@ -178,6 +184,20 @@ func (a *api) getConsentHistory(ctx context.Context, in *getConsentHistoryInput)
 		}
 	}
 	return &getConsentHistoryOutput{Body: pageOf("history", entries, in.Limit, func(consent.Entry) string { return strconv.FormatInt(places[in.Limit-1], 10) })}, nil
+}
+
+type listAddressesOutput struct{ Body Page[contacts.Address] }
+
+func (a *api) listAddresses(ctx context.Context, in *ProfileInput) (*listAddressesOutput, error) {
+	profile, err := parseUUID("path.id", in.ID)
+	if err != nil {
+		return nil, err
+	}
+	list, err := contacts.Of(ctx, a.DB, profile)
+	if err != nil {
+		return nil, err
+	}
+	return &listAddressesOutput{Body: Page[contacts.Address]{Items: list}}, nil
 }
 
 type listConsentFieldsOutput struct{ Body Page[domain.CommsField] }

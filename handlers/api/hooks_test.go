@@ -166,9 +166,9 @@ func TestWhatHooksBecome(t *testing.T) {
 	if known, err = consent.Look(t.Context(), h.api.DB, []uuid.UUID{uuid.MustParse(jane)}); err != nil || known.View(uuid.MustParse(jane), domain.Email).Address.Blocks() {
 		t.Errorf("the new address = %+v, %v, want nothing known against it", known.View(uuid.MustParse(jane), domain.Email).Address, err)
 	}
-	addresses, err := contacts.Of(t.Context(), h.api.DB, uuid.MustParse(jane))
-	if err != nil || len(addresses) != 2 || addresses[0].Current == addresses[1].Current {
-		t.Errorf("addresses = %+v, %v, want one current and one former", addresses, err)
+	addresses := want[Page[contacts.Address]](t, h.call("compliance", "GET", "/v1/profiles/"+jane+"/addresses", ""), http.StatusOK).Items
+	if len(addresses) != 2 || !addresses[0].Current || addresses[1].Current || addresses[1].Fact == nil || addresses[1].Fact.Status != domain.AddressBounced {
+		t.Errorf("addresses = %+v, want one current, and a former one that bounced", addresses)
 	}
 }
 

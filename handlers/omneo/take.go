@@ -109,7 +109,7 @@ func (s *Service) lock(ctx context.Context, profile uuid.UUID) (unlock func(), e
 	if _, err := tx.ExecContext(ctx, `SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || $1, 0))`, ".omneo."+profile.String()); err != nil {
 		return nil, errors.Join(err, tx.Rollback())
 	}
-	return func() { tx.Rollback() }, nil //nolint:errcheck // nothing was written; the lock ends with the transaction
+	return func() { tx.Rollback() }, nil // nothing was written; the lock ends with the transaction
 }
 
 // record is one webhook on its way into events.
@@ -133,12 +133,12 @@ func (r *record) add(id uuid.UUID, occurred time.Time, p domain.Payload) error {
 }
 
 // recorded reports whether an event stands in the ledger already.
-func (r *record) recorded(ctx context.Context, id uuid.UUID) (domain.Recorded, bool, error) {
-	e, err := schema.EventByID(ctx, r.DB, id)
+func (r *record) recorded(ctx context.Context, id uuid.UUID) (bool, error) {
+	_, err := schema.EventByID(ctx, r.DB, id)
 	if errors.Is(err, schema.ErrNotFound) {
-		return e, false, nil
+		return false, nil
 	}
-	return e, err == nil, err
+	return err == nil, err
 }
 
 // merges records the merges that are not known yet. Two profiles are merged once, so their ids name the event, whatever
@@ -146,7 +146,7 @@ func (r *record) recorded(ctx context.Context, id uuid.UUID) (domain.Recorded, b
 func (r *record) merges(ctx context.Context) error {
 	for _, m := range r.hook.Merges {
 		id := uuid.NewSHA1(hookNamespace, []byte("merge\x00"+m.WinnerID.String()+m.LoserID.String()))
-		if _, known, err := r.recorded(ctx, id); err != nil || known {
+		if known, err := r.recorded(ctx, id); err != nil || known {
 			if err != nil {
 				return err
 			}
@@ -195,7 +195,7 @@ func (r *record) observe(ctx context.Context) (duplicate bool, err error) {
 	}
 	id := uuid.NewSHA1(hookNamespace, append([]byte(r.hook.Topic+"\x00"+p.ID.String()+"\x00"), r.digest[:]...))
 	repeated := false
-	if _, known, err := r.recorded(ctx, id); err != nil {
+	if known, err := r.recorded(ctx, id); err != nil {
 		return false, err
 	} else if known {
 		if seen.Dated || last == nil || same(*last, seen) {

@@ -47,7 +47,7 @@ func list(ctx context.Context, q schema.Querier, where string, args ...any) ([]A
 			ORDER BY a.reported_at DESC, (a.status IN ('bounced', 'invalid')) DESC LIMIT 1
 		) f ON true
 		WHERE c.hash <> '' AND `+where+`
-		ORDER BY c.profile_id, c.channel, c.seen_at DESC, c.hash`, args...) //nolint:gosec // one of the conditions above
+		ORDER BY c.profile_id, c.channel, c.seen_at DESC, c.hash`, args...)
 	if err != nil {
 		return nil, fmt.Errorf("contacts: %w", err)
 	}
