@@ -74,6 +74,7 @@ type VerifyReport struct {
 	To          int64         `json:"to"`   // up to this one
 	Events      int64         `json:"events"`
 	Checkpoints int64         `json:"checkpoints"`
+	Archived    int64         `json:"archived,omitempty"` // the events up to this position are in archives; their leaves were taken from the tiles
 	Took        time.Duration `json:"took_ns"`
 	Rate        float64       `json:"events_per_second"`
 	Problems    []Problem     `json:"problems"`       // by position, the first ones
@@ -88,6 +89,9 @@ func (r VerifyReport) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d events (positions %d to %d) and %d checkpoints in %s, %.0f events/s: ",
 		r.Events, r.From+1, r.To, r.Checkpoints, r.Took.Round(time.Millisecond), r.Rate)
+	if r.Archived > 0 {
+		fmt.Fprintf(&b, "positions 1 to %d are archived, and verified from their files; ", r.Archived)
+	}
 	if r.OK() {
 		b.WriteString("all hold\n")
 		return b.String()
@@ -225,6 +229,9 @@ func (v *verification) begin(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	v.report.To = head
+	if v.report.Archived, err = Detached(ctx, v.db); err != nil {
+		return false, err
+	}
 	if v.treeSize > head {
 		v.problem(ProblemTree, head+1, v.treeSize, "the tree holds %d events, and the ledger ends at %d: its end was cut off", v.treeSize, head)
 	}

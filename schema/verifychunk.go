@@ -20,6 +20,7 @@ type chunk struct {
 	pieces              []piece        // of the tree, from left to right; a piece ends at a checkpoint or at the end
 	roots               []byte         // of the level 0 tiles that end in it
 	torn                map[int64]bool // level 0 tiles that disagree with themselves and with a leaf
+	kept                int64          // the events up to here were archived: their leaves stand in the tiles alone
 	whole               bool           // every leaf of it is known, from the row or from a tile
 	err                 error
 }
@@ -50,7 +51,7 @@ func (c *chunk) problem(kind ProblemKind, position, to int64, format string, arg
 // hashes to; then the tile's hash with the leaf. The tree above is computed from the tiles where they are whole in themselves, so
 // that one event that was changed, with its leaf or without, is one problem at its position and not a wrong root as well.
 func (v *verification) chunk(ctx context.Context, from, to int64) (c chunk) {
-	c = chunk{from: from, to: to, whole: true, firstAt: 1<<63 - 1}
+	c = chunk{from: from, to: to, kept: v.report.Archived, whole: true, firstAt: 1<<63 - 1}
 	signed, err := v.checkpoints(ctx, &c)
 	if err != nil {
 		c.err = err
@@ -188,7 +189,9 @@ func (c *chunk) missing(leaves []byte, stored map[int64]storedTile, from, to int
 	if from == to {
 		return to
 	}
-	c.problem(ProblemLeaf, from, to-1, "the event is missing: it was deleted, or its position was changed")
+	if gone := max(from, c.kept+1); gone < to {
+		c.problem(ProblemLeaf, gone, to-1, "the event is missing: it was deleted, or its position was changed")
+	}
 	for p := from; p < to; p++ {
 		t, ok := stored[(p-1)/tileWidth]
 		if !ok || !t.whole {

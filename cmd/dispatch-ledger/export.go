@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -88,6 +89,8 @@ func (st *store) export(ctx context.Context, out string, o export.Options) error
 			fmt.Fprintf(st.settings.env.stderr, "%d of %d events, %.0f/s, %s left\n", p.Done, p.Total, p.Rate, p.Left.Round(time.Second))
 		}
 	}
+	// The files' encoders allocate much: at the service's setting that would be held several times over.
+	defer debug.SetGCPercent(debug.SetGCPercent(100))
 	m, err := export.Run(ctx, st.db, out, o)
 	if err != nil {
 		return err

@@ -81,6 +81,9 @@ func (st *store) verify(ctx context.Context, since, treeOnly bool, keys []string
 		for _, p := range report.Problems {
 			text += p.String() + "\n"
 		}
+		for _, note := range report.Notes {
+			text += note + "\n"
+		}
 		text += fmt.Sprintf("projections: %d rebuilt and compared in %s: %d problems\n", len(st.engine.Definitions()), report.Took.Round(time.Millisecond), len(report.Problems))
 	}
 	if s.output == "json" {

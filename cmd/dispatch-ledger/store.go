@@ -145,8 +145,13 @@ func (st *store) findDatabase(ctx context.Context) error {
 	return nil
 }
 
+// owner opens a pool that works as the ledger's owner, for the few things that the service may not do.
+func (st *store) owner() (*sql.DB, error) {
+	return schema.Connect(st.url, schema.Options{Name: st.settings.name, Label: "dispatch-ledger owner"})
+}
+
 func (st *store) migrate(ctx context.Context) error {
-	owner, err := schema.Connect(st.url, schema.Options{Name: st.settings.name, Label: "dispatch-ledger migrate"})
+	owner, err := st.owner()
 	if err != nil {
 		return err
 	}

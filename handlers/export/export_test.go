@@ -30,9 +30,19 @@ type ledger struct {
 	sign   *schema.Checkpointer
 }
 
-func newLedger(t *testing.T) *ledger {
+func newLedger(t *testing.T) *ledger { return newPartitioned(t, 0) }
+
+// newPartitioned is newLedger with partitions of so many events.
+func newPartitioned(t *testing.T, size int) *ledger {
 	t.Helper()
 	l := &ledger{DB: schematest.Open(t)}
+	if size > 0 {
+		_, err := l.ExecContext(t.Context(), fmt.Sprintf(`ALTER TABLE events DETACH PARTITION events_1; DROP TABLE events_1; DELETE FROM partitions;
+			UPDATE ledger_settings SET partition_size = %d; SELECT ensure_partitions(1)`, size))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	l.ledger = schema.OpenLedger(l.DB.DB, nil, nil)
 	t.Cleanup(l.ledger.Close)
 	master, err := schema.ParseMasterKey("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")
@@ -65,6 +75,9 @@ func (l *ledger) append(t *testing.T, n int) {
 		events[i] = domain.Event{
 			ID: uuid.New(), Type: "consent.changed", Stream: fmt.Sprintf("profile-%d", i%5), Keys: domain.Keys{Subject: uuid.New(), Channel: "email"},
 			Actor: "=cmd()", Source: "/test", Data: fmt.Appendf(nil, `{"n": %d, "name": "Zoë <&>"}`, i),
+		}
+		if i < 5 {
+			events[i].Stream = "early"
 		}
 		if i%3 == 0 {
 			events[i].Sealed = fmt.Append(nil, "sealed", i)
