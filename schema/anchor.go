@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 )
@@ -86,8 +87,14 @@ type HTTPAnchor struct {
 	Client *http.Client // nil is http.DefaultClient; give one with a timeout
 }
 
-// String is the URL.
-func (a HTTPAnchor) String() string { return a.URL }
+// String is the URL, without a password that stands in it.
+func (a HTTPAnchor) String() string {
+	u, err := url.Parse(a.URL)
+	if err != nil {
+		return "a URL that does not parse"
+	}
+	return u.Redacted()
+}
 
 // Last gets the checkpoint; 404 is none.
 func (a HTTPAnchor) Last(ctx context.Context, _ string) ([]byte, error) {

@@ -17,11 +17,6 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
 
-// anchors are the memories of the last checkpoint outside the database.
-func (s *settings) anchors() []schema.Anchor {
-	return []schema.Anchor{schema.FileAnchor{Path: filepath.Join(s.dataDir, "checkpoint")}}
-}
-
 func newVerify(s *settings) *cobra.Command {
 	var since, treeOnly bool
 	var keys []string
@@ -130,6 +125,7 @@ func newCheckpoint(s *settings) *cobra.Command {
 			})
 		},
 	}
+	cmd.AddCommand(newSigningKeys(s)...)
 	cmd.Flags().BoolVar(&keys, "keys", false, "print the log's public keys instead, for evidence verify and verify")
 	return cmd
 }

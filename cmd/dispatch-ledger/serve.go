@@ -30,6 +30,7 @@ type serveFlags struct {
 	environment    string
 	concurrency    int
 	leaseGrace     time.Duration
+	outside        outside
 	drain          time.Duration
 	otlpEndpoint   string
 	traceRatio     float64
@@ -47,6 +48,7 @@ func (f *serveFlags) addTo(flags *pflag.FlagSet) {
 	flags.StringVar(&f.environment, "environment", "", "which of the environments that targets have constants for this is, such as production")
 	flags.IntVar(&f.concurrency, "concurrency", 256, "requests in flight in this process, over all targets")
 	flags.DurationVar(&f.leaseGrace, "lease-grace", 5*time.Second, "how much longer than its timeout an attempt may take before it counts as lost")
+	f.outside.addTo(flags)
 	flags.DurationVar(&f.drain, "drain", 30*time.Second, "how long requests in flight may take to end when the process is asked to stop; what is not claimed yet stays queued")
 	flags.StringVar(&f.otlpEndpoint, "otlp-endpoint", "", "collector that OpenTelemetry spans go to, by OTLP over HTTP, such as http://localhost:4318; empty: none are made")
 	flags.Float64Var(&f.traceRatio, "trace-ratio", 1, "part of the firings that are traced, 0 to 1, each wholly")
@@ -54,7 +56,7 @@ func (f *serveFlags) addTo(flags *pflag.FlagSet) {
 }
 
 func (f *serveFlags) workers() (workerOptions, error) {
-	o := workerOptions{variables: map[string]any{}, environment: f.environment, concurrency: f.concurrency, grace: f.leaseGrace, drain: f.drain}
+	o := workerOptions{variables: map[string]any{}, environment: f.environment, concurrency: f.concurrency, grace: f.leaseGrace, outside: f.outside, drain: f.drain}
 	for _, n := range f.allowNetworks {
 		p, err := netip.ParsePrefix(n)
 		if err != nil {

@@ -34,6 +34,7 @@ type workerOptions struct {
 	environment string         // selects among those that targets have
 	concurrency int
 	grace       time.Duration
+	outside     outside
 	drain       time.Duration
 	tracer      *tracing.Tracer     // nil: no spans
 	broker      *broker.Config      // by which dispatchers are reached; nil: this process dispatches
@@ -112,6 +113,10 @@ func (st *store) work(ctx context.Context, o workerOptions) error {
 	if err != nil {
 		return err
 	}
+	stamp, err := o.outside.join(st, sign)
+	if err != nil {
+		return err
+	}
 	keep, err := st.keeper()
 	if err != nil {
 		return err
@@ -127,6 +132,9 @@ func (st *store) work(ctx context.Context, o workerOptions) error {
 	defer stopRouting()
 	wg.Go(func() { errs <- router.Run(routing) })
 	wg.Go(func() { errs <- sign.Run(ctx) })
+	if stamp != nil {
+		wg.Go(func() { stamp.Run(ctx) })
+	}
 	wg.Go(func() { keep.Run(ctx) })
 	if o.reconciler != nil {
 		wg.Go(func() { errs <- o.reconciler.Run(ctx, func() <-chan struct{} { return topic.Moved(reconciler.Name) }) })

@@ -20,6 +20,8 @@ type settings struct {
 	logLevel    string
 	output      string
 	masterKey   string
+
+	checkpointURLs []string
 }
 
 func (s *settings) addTo(flags *pflag.FlagSet) {
@@ -27,6 +29,7 @@ func (s *settings) addTo(flags *pflag.FlagSet) {
 	flags.StringVar(&s.dataDir, "data-dir", defaultDataDir(s.env.lookup), "where the private PostgreSQL, the master key and the last checkpoint live")
 	flags.StringVar(&s.name, "ledger", "ledger", "SQL schema of the ledger, so that one database can hold several")
 	flags.StringVar(&s.masterKey, "master-key-file", "", "file with the master key; made on first use under --data-dir when empty. DISPATCH_LEDGER_MASTER_KEY holds the key itself")
+	flags.StringSliceVar(&s.checkpointURLs, "checkpoint-url", nil, "where the last checkpoint is kept besides the data directory: a URL that answers GET with what was PUT (repeatable)")
 	flags.StringVar(&s.logFormat, "log-format", "text", "text or json")
 	flags.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVarP(&s.output, "output", "o", "table", "table, json or csv, where rows come out")
