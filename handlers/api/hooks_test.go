@@ -152,7 +152,7 @@ func TestWhatHooksBecome(t *testing.T) {
 	if promo := h.held(t, jane)[domain.Promo]; promo.Status != domain.OptedIn || promo.DecidedBy != "admin" {
 		t.Errorf("an edit beside the customer's old time = %+v, want it told apart", promo)
 	}
-	h.hook(t, "profile.updated", profileBody(jane, `"email_promo":true,"email_bounced":true,"email_consent_updated_at":"2026-11-24T01:30:00Z"`, at("04:00:00")))
+	h.hook(t, "profile.updated", profileBody(jane, `"email_promo":true,"email_bounced":true,"email_consent_updated_at":"2026-11-24T01:30:00Z"`, at("04:00:00")+`,"email":"jane@example.com"`))
 	if promo := h.held(t, jane)[domain.Promo]; promo.Status != domain.OptedIn || promo.DecidedBy != "admin" || len(h.held(t, jane)) != 2 {
 		t.Errorf("after a bounce = %+v, want consent as it was", promo)
 	}
