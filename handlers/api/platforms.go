@@ -29,6 +29,7 @@ func (a *api) platformRoutes() {
 		OperationID: "put-platform", Method: http.MethodPut, Path: "/v1/platforms/{name}", Tags: tags,
 		Summary:     "Connect a platform, or change its policy",
 		Description: "Records a new version of the policy. Credentials are named, never given: set the secrets first. What is left out has its default, and the answer shows it.",
+		RequestBody: rawJSON(),
 		Errors:      []int{http.StatusBadRequest, http.StatusPreconditionFailed, http.StatusUnprocessableEntity},
 	}, a.putPlatform)
 	register(a, huma.Operation{
@@ -40,8 +41,14 @@ func (a *api) platformRoutes() {
 		Summary: "Receive a platform's webhook",
 		Description: "Verified over the raw body with the secret that the platform's policy names, in the platform's own way. The same notification twice is one event. " +
 			"What nothing proves (platforms that do not sign) may suppress and may not lift.",
+		RequestBody:   rawJSON(),
 		DefaultStatus: http.StatusAccepted, MaxBodyBytes: 8 << 20, Errors: []int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusNotFound},
 	}, a.receiveWebhook)
+}
+
+// rawJSON describes a body that the operation reads itself, byte for byte.
+func rawJSON() *huma.RequestBody {
+	return &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{Type: huma.TypeObject, AdditionalProperties: true}}}}
 }
 
 // Platform is a platform's connection as the API shows it.
