@@ -19,7 +19,10 @@ import (
 )
 
 // hostFunctions are what a target's templates may call besides Twig's own.
-var hostFunctions = []twig.Function{{Name: "secret", Params: []string{"name"}, Required: 1}}
+var hostFunctions = []twig.Function{
+	{Name: "secret", Params: []string{"name"}, Required: 1},
+	{Name: "preferences_url"}, {Name: "unsubscribe_url"}, {Name: "list_unsubscribe"}, {Name: "list_unsubscribe_post"},
+}
 
 // CompiledTarget is a target whose templates and condition are ready to be rendered, any number at a time.
 type CompiledTarget struct {
@@ -115,10 +118,13 @@ func (c *CompiledTarget) templates() []*twig.Template {
 
 // Environment is what a rendering depends on besides the context.
 type Environment struct {
-	Name      string                   // selects among the target's environments; "" is none of them
-	Variables map[string]any           // the service's constants, see Target.Constants; the context wins over them
-	Now       func() time.Time         // what "now" is in a template
-	Secret    func(name string) string // stands in for a secret's value: a placeholder that only this delivery's sender can resolve
+	Name      string           // selects among the target's environments; "" is none of them
+	Variables map[string]any   // the service's constants, see Target.Constants; the context wins over them
+	Now       func() time.Time // what "now" is in a template
+	// Link gives the address of the person's own page; nil gives a sample, for previews.
+	Link func(LinkKind) (string, error)
+
+	Secret func(name string) string // stands in for a secret's value: a placeholder that only this delivery's sender can resolve
 }
 
 // Rendering is a request before its secrets are put in.
@@ -184,15 +190,16 @@ func (c *CompiledTarget) Render(ctx context.Context, data *twig.Context, env Env
 	var secrets []string
 	o := twig.RenderOptions{
 		Variables: c.Constants(env.Name, env.Variables), Now: env.Now, Strict: c.Unresolved == UnresolvedError,
-		Functions: map[string]func([]any) (any, error){"secret": func(args []any) (any, error) {
-			name, ok := args[0].(string)
-			if !ok || name == "" {
-				return nil, errors.New("secret() takes the secret's name, a string")
-			}
-			placeholder := env.Secret(name)
-			secrets = append(secrets, placeholder)
-			return placeholder, nil
-		}},
+		Functions: linkFunctions(env.Link),
+	}
+	o.Functions["secret"] = func(args []any) (any, error) {
+		name, ok := args[0].(string)
+		if !ok || name == "" {
+			return nil, errors.New("secret() takes the secret's name, a string")
+		}
+		placeholder := env.Secret(name)
+		secrets = append(secrets, placeholder)
+		return placeholder, nil
 	}
 	var r Rendering
 	part := func(name string, t *twig.Template) (string, error) {

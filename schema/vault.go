@@ -596,7 +596,7 @@ func (v *Vault) Erasure(ctx context.Context, subject uuid.UUID) (Erasure, bool, 
 		return Erasure{}, false, nil
 	}
 	if err != nil {
-		return Erasure{}, false, fmt.Errorf("erasure of %s: %w", subject, unavailable(err))
+		return Erasure{}, false, fmt.Errorf("look for an erasure: %w", unavailable(err))
 	}
 	return e, true, nil
 }

@@ -16,8 +16,10 @@ import (
 //	/preferences/ /unsubscribe/   the customer's choices (handlers/portal)
 //	/inspector/                   received requests, for developers
 //	/                             the console, and whatever nobody else has
-func (st *store) pages(service *api.Service, s signIn) (http.Handler, error) {
+func (st *store) pages(service *api.Service, s signIn, choices http.Handler) (http.Handler, error) {
 	mux := http.NewServeMux()
+	mux.Handle("/preferences/", choices)
+	mux.Handle("/unsubscribe/", choices)
 	mux.Handle("/inspector/", st.inspector())
 	provider, err := s.provider()
 	if err != nil {

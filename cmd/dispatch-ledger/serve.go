@@ -36,6 +36,7 @@ type serveFlags struct {
 	traceRatio     float64
 	broker         brokerFlags
 	signIn         signIn
+	pages          pageFlags
 }
 
 func (f *serveFlags) addTo(flags *pflag.FlagSet) {
@@ -53,10 +54,11 @@ func (f *serveFlags) addTo(flags *pflag.FlagSet) {
 	flags.StringVar(&f.otlpEndpoint, "otlp-endpoint", "", "collector that OpenTelemetry spans go to, by OTLP over HTTP, such as http://localhost:4318; empty: none are made")
 	flags.Float64Var(&f.traceRatio, "trace-ratio", 1, "part of the firings that are traced, 0 to 1, each wholly")
 	f.broker.addTo(flags)
+	f.pages.addTo(flags)
 }
 
 func (f *serveFlags) workers() (workerOptions, error) {
-	o := workerOptions{variables: map[string]any{}, environment: f.environment, concurrency: f.concurrency, grace: f.leaseGrace, outside: f.outside, drain: f.drain}
+	o := workerOptions{publicURL: f.pages.publicURL, variables: map[string]any{}, environment: f.environment, concurrency: f.concurrency, grace: f.leaseGrace, outside: f.outside, drain: f.drain}
 	for _, n := range f.allowNetworks {
 		p, err := netip.ParsePrefix(n)
 		if err != nil {
@@ -138,6 +140,10 @@ func (st *store) serve(ctx context.Context, f serveFlags, ready func(address str
 		}()
 	}
 
+	choices, err := st.portal(ctx, f.pages)
+	if err != nil {
+		return err
+	}
 	if o.reconciler, err = st.newReconciler(o.allowed, nil, st.registry); err != nil {
 		return err
 	}
@@ -175,7 +181,7 @@ func (st *store) serve(ctx context.Context, f serveFlags, ready func(address str
 		if err != nil {
 			return err
 		}
-		pages, err := st.pages(service, f.signIn)
+		pages, err := st.pages(service, f.signIn, choices)
 		if err != nil {
 			return err
 		}

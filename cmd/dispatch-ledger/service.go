@@ -32,6 +32,7 @@ type workerOptions struct {
 	allowed     []netip.Prefix // networks that targets may reach besides the public ones
 	variables   map[string]any // constants that templates may name
 	environment string         // selects among those that targets have
+	publicURL   string         // where links in messages lead; empty: templates that ask for one fail
 	concurrency int
 	grace       time.Duration
 	outside     outside
@@ -69,6 +70,9 @@ func (st *store) work(ctx context.Context, o workerOptions) error {
 	}
 	plan, err := planner.New(st.ledger, st.vault, time.Now, o.variables, st.log)
 	if err != nil {
+		return err
+	}
+	if plan.Address, err = st.addresses(ctx, o.publicURL); err != nil {
 		return err
 	}
 	plan.Environment, plan.Tracer, plan.Reads = o.environment, o.tracer, schema.NewPrepared(hot)

@@ -92,7 +92,7 @@ func TestSealedDataIsShownToWhoeverSaysWhy(t *testing.T) {
 	planned := h.record(domain.DeliveryPlanned{
 		DeliveryID: id, MaxAttempts: 8, BodySHA256: strings.Repeat("9f", 32), Firing: domain.Firing{FiringID: firing, Reaction: "r", Cause: "reaction", Target: "reward", ProfileID: profile},
 		Consent: domain.Decision{Decision: domain.DecisionNotRequired, Reason: "no_rule"},
-		URL:     "https://example.com", Headers: map[string]string{"Authorization": "Key __secret_XYZ_my_key__"}, Body: `{"email":"jane@example.com","k":"__secret_XYZ_other.key__"}`, Placeholder: "__secret_XYZ_",
+		URL:     "https://example.com", Headers: map[string]string{"Authorization": "Key __secret_XYZ_my_key~"}, Body: `{"email":"jane@example.com","k":"__secret_XYZ_other.key~"}`, Placeholder: "__secret_XYZ_",
 	})
 	h.catchUp()
 	shown := h.call("compliance", "POST", "/v1/deliveries/"+id.String()+"/reveal", `{"reason":"complaint 17"}`)

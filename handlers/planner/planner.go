@@ -4,6 +4,7 @@
 package planner
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -44,6 +45,9 @@ type Planner struct {
 	Log       *slog.Logger
 	Tracer    *tracing.Tracer  // nil: no spans
 	Reads     *schema.Prepared // of the pool that its slices' transactions are of
+
+	// Address is where a link leads: the public address and the link's token. Nil: the service has none.
+	Address func(domain.Link) (string, error)
 
 	Environment string // selects among the constants that targets have by environment
 
@@ -205,6 +209,13 @@ func (p *Planner) answer(ctx context.Context, o schema.Opened, known map[string]
 	rendering, err := compiled.Render(ctx, data, domain.Environment{
 		Name: p.Environment, Variables: p.Variables, Now: func() time.Time { return o.RecordedAt },
 		Secret: func(name string) string { return placeholder + name + domain.PlaceholderEnd },
+		Link: func(kind domain.LinkKind) (string, error) {
+			link, err := domain.LinkOf(kind, fired.ProfileID, id, t.Consent, o.RecordedAt)
+			if err != nil || p.Address == nil {
+				return "", cmp.Or(err, domain.ErrNoLinks)
+			}
+			return p.Address(link)
+		},
 	})
 	if err != nil {
 		return rejected(rejection(err))

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"regexp"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
 )
 
 // maskPlaceholders replaces what begins with a delivery's placeholder, and drops the placeholder itself.
 func maskPlaceholders(secret []byte, placeholder string) json.RawMessage {
-	found := regexp.MustCompile(regexp.QuoteMeta(placeholder) + `[A-Za-z0-9.-]*(?:_[A-Za-z0-9.-]+)*__`)
+	found := regexp.MustCompile(regexp.QuoteMeta(placeholder) + `[A-Za-z0-9_.-]*` + regexp.QuoteMeta(domain.PlaceholderEnd) + `?`)
 	masked := found.ReplaceAll(secret, []byte("••••"))
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(masked, &fields) != nil {
