@@ -255,6 +255,10 @@ func newFaultWorld(t *testing.T, databaseURL string) (*faultWorld, *process) {
 				if err := w.engine.fire(ctx, "sink"); err != nil && !errors.Is(err, context.Canceled) {
 					t.Error(err)
 				}
+				select { // enough to have requests in flight at any moment; judging takes as long as there are firings
+				case <-time.After(10 * time.Millisecond):
+				case <-ctx.Done():
+				}
 			}
 		})
 	}
