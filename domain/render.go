@@ -21,7 +21,10 @@ import (
 // hostFunctions are what a target's templates may call besides Twig's own.
 var hostFunctions = []twig.Function{
 	{Name: "secret", Params: []string{"name"}, Required: 1},
-	{Name: "preferences_url"}, {Name: "unsubscribe_url"}, {Name: "list_unsubscribe"}, {Name: "list_unsubscribe_post"},
+	{Name: "preferences_url"},
+	{Name: "unsubscribe_url"},
+	{Name: "list_unsubscribe"},
+	{Name: "list_unsubscribe_post"},
 }
 
 // CompiledTarget is a target whose templates and condition are ready to be rendered, any number at a time.

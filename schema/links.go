@@ -86,7 +86,7 @@ func (l *Links) Token(link domain.Link) (string, error) {
 		if len(text) > 255 {
 			return "", fmt.Errorf("%w: too long", ErrLink)
 		}
-		b = append(append(b, byte(len(text))), text...)
+		b = append(append(b, byte(len(text))), text...) //nolint:gosec // checked above
 	}
 	sealed, err := l.aead.EncryptDeterministically(b, []byte(linkPurpose))
 	if err != nil {

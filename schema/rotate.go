@@ -184,7 +184,7 @@ var rotated = []rotatedTable{
 		update: `UPDATE period_keys k SET wrapping_key = $1, wrapped = u.wrapped
 			FROM unnest($2::text[], $3::integer[], $4::bytea[]) AS u (type, day, wrapped)
 			WHERE k.type = u.type AND k.day = u.day`,
-		name: func(eventType string, day int64) []byte { return period{eventType, Day(day)}.name() }, //nolint:gosec // an integer in the table
+		name: func(eventType string, day int64) []byte { return period{eventType, Day(day)}.name() },
 	},
 }
 

@@ -74,7 +74,7 @@ func streamRange(ctx context.Context, query *sql.Stmt, from, to int64, next *int
 // transaction of the ledger's owner.
 func Restore(ctx context.Context, tx *sql.Tx, table string, events iter.Seq2[*domain.Recorded, error]) (n int64, err error) {
 	copying, err := tx.PrepareContext(ctx, pq.CopyIn(table, "position", "id", "type", "stream", "version", "subject", "channel", "purpose", "state", "target", "delivery_id",
-		"occurred_at", "recorded_at", "actor", "source", "correlation_id", "causation_id", "data", "sealed", "leaf"))
+		"occurred_at", "recorded_at", "actor", "source", "correlation_id", "causation_id", "data", "sealed", "leaf")) //nolint:sqlclosecheck // closed below, before it is told how it went
 	if err != nil {
 		return 0, fmt.Errorf("restore: %w", unavailable(err))
 	}

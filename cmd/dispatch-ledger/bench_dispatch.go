@@ -124,8 +124,7 @@ func (st *store) benchTarget(ctx context.Context, handle, url string, concurrenc
 	if err := t.Validate(); err != nil {
 		return err
 	}
-	_, _, err := st.applyTarget(ctx, t)
-	return err
+	return st.applyTarget(ctx, t)
 }
 
 // fireMany records firings of one target in batches, each about a person of its own.

@@ -173,7 +173,7 @@ func goHandler(ctx context.Context, db *sql.DB, n int) error {
 			return err
 		}
 		defer tx.Rollback()
-		upsert, err := tx.PrepareContext(ctx, upsertConsent)
+		upsert, err := tx.PrepareContext(ctx, upsertConsent) //nolint:sqlclosecheck // it ends with its transaction
 		if err != nil {
 			return err
 		}

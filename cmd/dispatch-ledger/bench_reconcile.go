@@ -46,8 +46,7 @@ const driftOf = 200
 
 func (b *benchReconcile) address(i int) string { return "person" + strconv.Itoa(i) + "@people.example" }
 
-// missingHere and missingThere say who differs.
-func (b *benchReconcile) missingHere(i int) bool  { return i < b.entries && i%driftOf == 7 }
+// missingThere says whom the platform's list lacks.
 func (b *benchReconcile) missingThere(i int) bool { return i < b.entries && i%driftOf == 11 }
 
 // RoundTrip implements http.RoundTripper: the platform, in the shape of an in-house system.
@@ -157,7 +156,7 @@ func (st *store) benchReconcile(ctx context.Context, b *benchReconcile) error {
 func (st *store) benchConsents(ctx context.Context, b *benchReconcile, people int) error {
 	person := func(i int) uuid.UUID {
 		id := uuid.MustParse("00000000-0000-4000-8000-000000000000")
-		id[12], id[13], id[14], id[15] = byte(i>>24), byte(i>>16), byte(i>>8), byte(i)
+		id[12], id[13], id[14], id[15] = byte(i>>24), byte(i>>16), byte(i>>8), byte(i) //nolint:gosec // its four bytes
 		return id
 	}
 	paths := []string{st.settings.name + "_" + consent.Definition.Name, st.settings.name + "_" + suppressions.Definition.Name}
@@ -173,7 +172,7 @@ func (st *store) benchConsents(ctx context.Context, b *benchReconcile, people in
 	if err != nil {
 		return err
 	}
-	stmt, err := tx.PrepareContext(ctx, pq.CopyInSchema(paths[1], "reach", "channel", "hash", "profile_id", "named", "position"))
+	stmt, err := tx.PrepareContext(ctx, pq.CopyInSchema(paths[1], "reach", "channel", "hash", "profile_id", "named", "position")) //nolint:sqlclosecheck // it ends with its transaction
 	if err != nil {
 		return err
 	}
@@ -224,7 +223,7 @@ func (st *store) benchCopy(ctx context.Context, b *benchReconcile) (time.Duratio
 }
 
 func copyBare(ctx context.Context, tx *sql.Tx, hashes [][]byte, at time.Time) error {
-	stmt, err := tx.PrepareContext(ctx, pq.CopyIn("bare", "channel", "hash", "reason", "at"))
+	stmt, err := tx.PrepareContext(ctx, pq.CopyIn("bare", "channel", "hash", "reason", "at")) //nolint:sqlclosecheck // it ends with its transaction
 	if err != nil {
 		return err
 	}

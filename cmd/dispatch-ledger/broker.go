@@ -148,7 +148,7 @@ func (s *settings) dispatchOnly(ctx context.Context, f serveFlags) error {
 // unlessStopped is nothing when the process was asked to stop before it began.
 func unlessStopped(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // what went wrong is that it was stopped
 	}
 	return err
 }

@@ -296,6 +296,11 @@ func (w *clusterWorld) seen(body []byte) {
 // strike makes one fault.
 func (w *clusterWorld) strike() {
 	w.t.Helper()
+	select {
+	case <-w.writer.done:
+		w.t.Fatalf("the writer ended by itself: %s", w.writer.log)
+	default:
+	}
 	moment := func() { <-time.After(time.Duration(100+mathrand.IntN(900)) * time.Millisecond) }
 	switch fault := mathrand.IntN(6); fault {
 	case 0: // a server of the cluster dies

@@ -98,7 +98,7 @@ func (s *settings) printPromptness(r promptness.Report) error {
 	t := table{columns: []string{"step", "opt_outs", "median", "p95", "longest"}}
 	add := func(step string, m promptness.Measure) {
 		d := func(seconds float64) string {
-			return (time.Duration(seconds * float64(time.Second))).Round(time.Millisecond).String()
+			return time.Duration(seconds * float64(time.Second)).Round(time.Millisecond).String()
 		}
 		t.add(nil, step, strconv.Itoa(m.Count), d(m.Median), d(m.P95), d(m.Max))
 	}

@@ -126,7 +126,7 @@ func (st *store) demo(ctx context.Context, f serveFlags, once bool) error {
 	if err != nil {
 		return errors.Join(err, stop())
 	}
-	if _, _, err := st.applyTarget(ctx, target); err != nil {
+	if err := st.applyTarget(ctx, target); err != nil {
 		return errors.Join(err, stop())
 	}
 	say("Target %s applied. Its key is a secret by name; nothing prints it.\n", target.Handle)

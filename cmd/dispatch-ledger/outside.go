@@ -32,7 +32,7 @@ var outsideClient = &http.Client{Timeout: 20 * time.Second}
 func (o *outside) join(st *store, c *schema.Checkpointer) (*schema.Timestamper, error) {
 	for _, w := range o.witnesses {
 		address, key, ok := strings.Cut(strings.TrimSpace(w), " ")
-		if _, err := webURL(address); err != nil || !ok {
+		if err := checkWebURL(address); err != nil || !ok {
 			return nil, usagef("--witness %q is no URL, space and public key", w)
 		}
 		witness, err := schema.NewWitness(address, strings.TrimSpace(key), outsideClient)
@@ -44,18 +44,18 @@ func (o *outside) join(st *store, c *schema.Checkpointer) (*schema.Timestamper, 
 	if o.authority == "" {
 		return nil, nil
 	}
-	if _, err := webURL(o.authority); err != nil {
+	if err := checkWebURL(o.authority); err != nil {
 		return nil, usagef("--timestamp-authority %q is no URL", o.authority)
 	}
 	return &schema.Timestamper{Ledger: st.ledger, URL: o.authority, Client: outsideClient, Clock: time.Now, Log: st.log}, nil
 }
 
-func webURL(text string) (*url.URL, error) {
+func checkWebURL(text string) error {
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return nil, usagef("%q is no http or https URL", text)
+		return usagef("%q is no http or https URL", text)
 	}
-	return u, nil
+	return nil
 }
 
 // anchors are the memories of the last checkpoint outside the database.

@@ -152,12 +152,9 @@ func (st *store) applyTargets(ctx context.Context, files []string) error {
 }
 
 // applyTarget records a target unless it is so already, or proposes it where that takes two people.
-func (st *store) applyTarget(ctx context.Context, c domain.TargetChanged) (verb string, version int64, err error) {
-	done, err := st.catalogue().Apply(ctx, author(), c, nil)
-	if err != nil {
-		return "", 0, err
-	}
-	return verbOf(done), done.After.Version, nil
+func (st *store) applyTarget(ctx context.Context, c domain.TargetChanged) error {
+	_, err := st.catalogue().Apply(ctx, author(), c, nil)
+	return err
 }
 
 func verbOf(done catalogue.Result) string {

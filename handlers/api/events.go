@@ -247,7 +247,7 @@ func (a *api) show(ctx context.Context, recorded []domain.Recorded) ([]Event, er
 	}
 	items := make([]Event, len(recorded))
 	for i, r := range recorded {
-		items[i] = eventOf(r, sealOf(r.Type, seals[i], nil))
+		items[i] = eventOf(r, sealOf(seals[i], nil))
 	}
 	return items, nil
 }

@@ -128,7 +128,7 @@ func (a *api) revealEvent(ctx context.Context, in *revealEventInput) (*getEventO
 	if err != nil {
 		return nil, err
 	}
-	return &getEventOutput{Body: eventOf(revealed.Recorded, sealOf(revealed.Type, revealed.Seal, revealed.Secret))}, nil
+	return &getEventOutput{Body: eventOf(revealed.Recorded, sealOf(revealed.Seal, revealed.Secret))}, nil
 }
 
 type revealDeliveryInput struct {
@@ -151,7 +151,7 @@ func (a *api) revealDelivery(ctx context.Context, in *revealDeliveryInput) (*get
 	}
 	sealed := make(map[int64]*Sealed, len(revealed))
 	for _, r := range revealed {
-		sealed[r.Position] = sealOf(r.Type, r.Seal, r.Secret)
+		sealed[r.Position] = sealOf(r.Seal, r.Secret)
 	}
 	return &getDeliveryOutput{Body: deliveryOf(d, sealed)}, nil
 }

@@ -19,7 +19,7 @@ type Sealed struct {
 }
 
 // sealOf shows the state of a sealed part, or the part itself where it may be seen; null for an event that never had any.
-func sealOf(eventType string, seal schema.Seal, secret json.RawMessage) *Sealed {
+func sealOf(seal schema.Seal, secret json.RawMessage) *Sealed {
 	switch {
 	case secret != nil:
 		return &Sealed{Revealed: secret}
@@ -54,7 +54,7 @@ func (a *api) sealedOf(ctx context.Context, delivery uuid.UUID) (map[int64]*Seal
 	}
 	out := make(map[int64]*Sealed, len(events))
 	for i, e := range events {
-		out[e.Position] = sealOf(e.Type, seals[i], nil)
+		out[e.Position] = sealOf(seals[i], nil)
 	}
 	return out, nil
 }

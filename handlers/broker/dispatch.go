@@ -101,7 +101,7 @@ func NewDispatcher(ctx context.Context, c DispatchConfig) (*Dispatcher, error) {
 		return struct{}{}, err
 	}, backoff.WithBackOff(patience), backoff.WithMaxElapsedTime(0))
 	if err == nil && c.Join != nil { // the writer in this process may not have come to it yet
-		err = d.broker.Provision(ctx)
+		_, err = patiently(ctx, d.broker, "streams", func(ctx context.Context) (struct{}, error) { return struct{}{}, d.broker.Provision(ctx) })
 	}
 	if err != nil {
 		d.broker.nc.Close()

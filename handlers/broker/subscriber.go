@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	wjs "github.com/ThreeDotsLabs/watermill-nats/v2/pkg/jetstream"
 	wnats "github.com/ThreeDotsLabs/watermill-nats/v2/pkg/nats"
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/cenkalti/backoff/v5"
 	"github.com/lib/pq"
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -66,7 +68,8 @@ func (b *Broker) subscriber(s subscription) (message.Subscriber, error) {
 		Conn: b.nc, Logger: b.logger(s.name), AckWaitTimeout: s.patience, AckAsync: true, Unmarshaler: placed{}, NakDelay: wjs.NewStaticDelay(s.nakDelay),
 		ConsumeOptions: []jetstream.PullConsumeOpt{jetstream.PullMaxMessages(max(s.ahead, 1)), jetstream.PullExpiry(5 * time.Second), jetstream.PullHeartbeat(time.Second)},
 		ResourceInitializer: func(ctx context.Context, js jetstream.JetStream, _ string) (jetstream.Consumer, func(context.Context, watermill.LoggerAdapter), error) {
-			c, err := s.consumer(ctx, js)
+			// Without a majority of the cluster there is no consumer to be had. That is of the moment.
+			c, err := patiently(ctx, b, "consumer "+s.name, func(ctx context.Context) (jetstream.Consumer, error) { return s.consumer(ctx, js) })
 			if err != nil {
 				return nil, nil, fmt.Errorf("consumer %s: %w", s.name, err)
 			}
@@ -100,4 +103,22 @@ func (b *Broker) shared(stream string, c jetstream.ConsumerConfig) func(context.
 	return func(ctx context.Context, js jetstream.JetStream) (jetstream.Consumer, error) {
 		return js.CreateOrUpdateConsumer(ctx, b.of(stream), c)
 	}
+}
+
+// startPatience is how long a process waits at its start for a cluster that has no majority, or lacks streams.
+const startPatience = 2 * time.Minute
+
+// patiently tries until it succeeds, ctx ends or startPatience is over.
+func patiently[T any](ctx context.Context, b *Broker, what string, try func(context.Context) (T, error)) (T, error) {
+	patience := backoff.NewExponentialBackOff()
+	patience.InitialInterval, patience.MaxInterval = 100*time.Millisecond, 2*time.Second
+	return backoff.Retry(ctx, func() (T, error) {
+		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		v, err := try(attempt)
+		if err != nil && ctx.Err() == nil {
+			b.Log.DebugContext(ctx, "the broker is not ready; trying again", slog.String("what", what), slog.Any("error", err))
+		}
+		return v, err
+	}, backoff.WithBackOff(patience), backoff.WithMaxElapsedTime(startPatience))
 }

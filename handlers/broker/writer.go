@@ -85,7 +85,7 @@ func NewWriter(ctx context.Context, c WriterConfig) (*Writer, error) {
 		w.put, err = w.broker.Publisher()
 	}
 	if err == nil {
-		err = w.broker.Provision(ctx)
+		_, err = patiently(ctx, w.broker, "streams", func(ctx context.Context) (struct{}, error) { return struct{}{}, w.broker.Provision(ctx) })
 	}
 	if err != nil {
 		w.broker.nc.Close()

@@ -168,7 +168,7 @@ func (h *house) furnish() {
 	for range 6 {
 		h.people = append(h.people, uuid.New())
 	}
-	answer := func(i int, days int, by, method string, changes ...domain.ConsentChange) domain.ConsentChanged {
+	answer := func(i, days int, by, method string, changes ...domain.ConsentChange) domain.ConsentChanged {
 		return domain.ConsentChanged{ProfileID: h.people[i], DecidedAt: time.Now().AddDate(0, 0, -days), DecidedBy: by, Method: method, Changes: changes}
 	}
 	email := func(s domain.ConsentStatus) domain.ConsentChange {

@@ -260,7 +260,7 @@ func (c *console) show(w http.ResponseWriter, r *http.Request, v *visit, status 
 	}
 	var out bytes.Buffer
 	if err := c.pages[page].ExecuteTemplate(&out, "layout.html", f); err != nil {
-		c.Service.Problem(r.Context(), fmt.Errorf("page %s: %w", page, err)) // it logs what it cannot tell
+		_ = c.Service.Problem(r.Context(), fmt.Errorf("page %s: %w", page, err)) // it logs what it cannot tell
 		http.Error(w, "This page could not be shown; the log says why.", http.StatusInternalServerError)
 		return
 	}
@@ -295,7 +295,7 @@ func (v *visit) back(path, done string) error {
 		q.Set("done", done)
 	}
 	u.RawQuery = q.Encode()
-	http.Redirect(v.w, v.r, u.String(), http.StatusSeeOther)
+	http.Redirect(v.w, v.r, u.String(), http.StatusSeeOther) //nolint:gosec // the path is of this console, see where u comes from
 	return nil
 }
 

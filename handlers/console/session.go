@@ -99,7 +99,7 @@ type loginPage struct {
 
 func (c *console) showLogin(w http.ResponseWriter, r *http.Request) {
 	if _, err := c.visit(w, r); err == nil {
-		http.Redirect(w, r, destination(r.FormValue("to")), http.StatusSeeOther)
+		http.Redirect(w, r, destination(r.FormValue("to")), http.StatusSeeOther) //nolint:gosec // destination gives paths of this console only
 		return
 	}
 	c.askIn(w, r, http.StatusOK, "")
@@ -126,8 +126,8 @@ func (c *console) login(w http.ResponseWriter, r *http.Request) {
 		c.askIn(w, r, p.Status, text)
 		return
 	}
-	if who.Role == schema.RoleEmitter {
-		c.askIn(w, r, http.StatusForbidden, "This token is a reaction engine's: it may send events and see nothing.")
+	if who.Role == schema.RoleEmitter || who.Role == schema.RoleDispatcher {
+		c.askIn(w, r, http.StatusForbidden, "This token is a program's, for sending events or requests: it sees nothing.")
 		return
 	}
 	info, err := c.Tokens.Authenticate(r.Context(), token)
@@ -167,7 +167,7 @@ func (c *console) begin(w http.ResponseWriter, r *http.Request, s schema.Session
 		c.fail(w, r, nil, err)
 		return
 	}
-	http.Redirect(w, r, destination(to), http.StatusSeeOther)
+	http.Redirect(w, r, destination(to), http.StatusSeeOther) //nolint:gosec // destination gives paths of this console only
 }
 
 func (c *console) logout(w http.ResponseWriter, r *http.Request) {

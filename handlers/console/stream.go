@@ -103,7 +103,7 @@ func (c *console) stream(v *visit) error {
 		return control.Flush()
 	}
 	if err := say("retry: 3000\n\n"); err != nil {
-		return nil //nolint:nilerr // the browser has left
+		return nil
 	}
 	alive := time.NewTicker(20 * time.Second)
 	defer alive.Stop()
@@ -121,7 +121,7 @@ func (c *console) stream(v *visit) error {
 			text = "event: moved\ndata: " + now + "\n\n"
 		}
 		if err := say(text); err != nil {
-			return nil //nolint:nilerr // the browser has left
+			return nil
 		}
 	}
 }

@@ -27,7 +27,7 @@ func Rehearse(ctx context.Context, in Request, at time.Time, receiver func(u *ur
 	near, far := net.Pipe()
 	server := &http.Server{Handler: receiver(r.URL), ReadHeaderTimeout: in.Timeout}
 	l := &single{conn: far, done: make(chan struct{})}
-	go server.Serve(l)
+	go server.Serve(l) //nolint:errcheck // it ends with Close
 	defer server.Close()
 	plain := *r.URL
 	plain.Scheme = "http" // nothing leaves, so nothing is encrypted

@@ -63,7 +63,7 @@ func (s *Sender) Send(ctx context.Context, in Request) (out Outcome, _ error) {
 func (s *Sender) send(ctx context.Context, r *ready, via http.RoundTripper, redirects int, started time.Time, a *domain.DeliveryAttempted) platforms.Verdict {
 	a.BodySHA256 = sumOf(r.Body)
 	clock := newStopwatch(s.now)
-	answer, body, err := s.exchange(clock.trace(ctx), r, via, redirects, a)
+	answer, body, err := s.exchange(clock.trace(ctx), r, via, redirects, a) //nolint:bodyclose // exchange has read and closed it
 	a.DurationMS = milliseconds(s.now().Sub(started))
 	a.Address, a.Timings = clock.read()
 	if answer == nil {

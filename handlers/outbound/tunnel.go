@@ -120,7 +120,7 @@ func (c *Client) through(ctx context.Context, via *url.URL, to string) (net.Conn
 	if via.Scheme == "https" {
 		conn = tls.Client(conn, &tls.Config{ServerName: via.Hostname(), MinVersion: tls.VersionTLS12})
 	}
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) }) // wakes whatever waits on it
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) }) //nolint:errcheck // wakes whatever waits on it, or there is nothing to wake
 	err = connect(conn, via, to)
 	if err == nil && !stop() {
 		err = ctx.Err()

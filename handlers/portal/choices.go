@@ -2,8 +2,6 @@ package portal
 
 import (
 	"context"
-	"slices"
-	"strings"
 
 	"github.com/google/uuid"
 
@@ -20,13 +18,6 @@ type choice struct {
 
 // key is the choice's name in the form.
 func (c choice) key() string { return string(c.Channel) + "/" + string(c.Purpose) }
-
-// parseChoice reads a name from a form, which anybody may have written.
-func parseChoice(key string) (choice, bool) {
-	channel, purpose, _ := strings.Cut(key, "/")
-	c := choice{domain.Channel(channel), domain.Purpose(purpose)}
-	return c, slices.Contains(domain.Channels, c.Channel) && slices.Contains(domain.Purposes, c.Purpose)
-}
 
 // state is what is known of a person's answers.
 type state map[choice]consent.Entry

@@ -150,5 +150,5 @@ func (p *portal) back(w http.ResponseWriter, r *http.Request, view View, positio
 		p.message(w, r, http.StatusNotFound, "invalid") // mounted somewhere else
 		return
 	}
-	http.Redirect(w, r, path+view.Action+"&saved="+strconv.FormatInt(position, 10), http.StatusSeeOther)
+	http.Redirect(w, r, path+view.Action+"&saved="+strconv.FormatInt(position, 10), http.StatusSeeOther) //nolint:gosec // the path is the one that was asked for
 }

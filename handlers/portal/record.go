@@ -71,7 +71,7 @@ func (p *portal) record(r *http.Request, link domain.Link, locale *Locale, d dec
 func (p *portal) recorded(ctx context.Context, profile uuid.UUID, position string) ([]domain.ConsentChange, error) {
 	at, err := strconv.ParseInt(position, 10, 64)
 	if err != nil || at <= 0 {
-		return nil, nil //nolint:nilerr // an address that somebody made up says nothing
+		return nil, nil
 	}
 	for e, err := range schema.Events(ctx, p.DB, schema.Filter{After: at - 1, UpTo: at, Subject: profile}) {
 		if err != nil {

@@ -156,7 +156,7 @@ func TestKilled(t *testing.T) {
 			id := c.begin(t, reconciler.Request{})
 			first := id
 			for kills := 0; kills < killings(platform); {
-				if c.process(t, server.URL, time.Duration(rand.Int64N(int64(took)/2))) { //nolint:gosec // when to kill is no secret
+				if c.process(t, server.URL, time.Duration(rand.Int64N(int64(took)/2))) {
 					id = c.begin(t, reconciler.Request{Mode: reconciler.Full}) // it was done before it could be killed as often
 					continue
 				}
@@ -215,7 +215,7 @@ func (c *connected) process(t *testing.T, proxy string, after time.Duration) boo
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestReconcilerProcess$", "-test.v") //nolint:gosec // this test binary itself
+	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestReconcilerProcess$", "-test.v")
 	cmd.Env = append(os.Environ(), envDatabase+"="+c.url, envKey+"="+c.keyFile, envPlatform+"="+c.name, envProxy+"="+proxy)
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -143,7 +143,7 @@ func (t Trials) send(ctx context.Context, by catalogue.Author, planned domain.De
 	if err != nil {
 		out.NotSent = err.Error()
 		out.show(planned, target)
-		return nil
+		return nil //nolint:nilerr // it is said in the outcome
 	}
 	outcome, err := outbound.Rehearse(ctx, request, t.Now(), func(u *url.URL) http.Handler {
 		out.URL = u.String()

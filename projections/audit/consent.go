@@ -60,8 +60,12 @@ func ConsentChanges(ctx context.Context, q schema.Querier, f ConsentFilter) ([]R
 	}
 	k := f.Kind
 	for _, eq := range []struct{ column, value string }{
-		{"channel", string(k.Channel)}, {"purpose", string(k.Purpose)}, {"status", string(k.Status)},
-		{"decided_by", k.DecidedBy}, {"method", k.Method}, {"source", k.Source},
+		{"channel", string(k.Channel)},
+		{"purpose", string(k.Purpose)},
+		{"status", string(k.Status)},
+		{"decided_by", k.DecidedBy},
+		{"method", k.Method},
+		{"source", k.Source},
 	} {
 		if eq.value != "" {
 			add(&kinds, "k."+eq.column+" = $%d", eq.value)

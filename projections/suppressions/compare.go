@@ -248,7 +248,8 @@ func Classify(ctx context.Context, tx *sql.Tx, c Comparison) (Tally, error) {
 		{"settings", planFor, nil, nil},
 		{"differences", `DELETE FROM reconciled_differences WHERE run = $1 AND channel = $2`, []any{c.Run, c.Channel}, nil},
 		{
-			"whom the list holds", listedQuery, []any{c.Run, c.Channel, c.Platform, c.Read, verify, purposes, c.CanLift, c.Repeats},
+			"whom the list holds", listedQuery,
+			[]any{c.Run, c.Channel, c.Platform, c.Read, verify, purposes, c.CanLift, c.Repeats},
 			[]any{&t.Suppressed, &t.Agreed, &unknown, &undeliverable, &echo},
 		},
 		{
@@ -261,12 +262,14 @@ func Classify(ctx context.Context, tx *sql.Tx, c Comparison) (Tally, error) {
 			"known findings", `UPDATE reconciled_differences d SET action = 'known' WHERE d.run = $1 AND d.channel = $2 AND d.action = 'ask' AND EXISTS (
 				SELECT FROM findings f WHERE f.platform = d.platform AND f.channel = d.channel AND f.class = d.class AND f.scope = d.scope AND f.hash IS NOT DISTINCT FROM d.hash
 				  AND (f.state = 'open' OR f.resolution <> 'gone' AND f.decision IS NOT DISTINCT FROM d.decision))`,
-			[]any{c.Run, c.Channel}, nil,
+			[]any{c.Run, c.Channel},
+			nil,
 		},
 		{
 			"coverage", `SELECT count(*), (SELECT count(*) FROM (SELECT DISTINCT hash FROM reconciled_rows WHERE run = $2 AND channel = $1) s WHERE EXISTS (
 				SELECT FROM reach x WHERE x.channel = $1 AND x.hash = s.hash)) FROM reach r WHERE r.channel = $1`,
-			[]any{c.Channel, c.Run}, []any{&t.Contacts, &t.KnownThere},
+			[]any{c.Channel, c.Run},
+			[]any{&t.Contacts, &t.KnownThere},
 		},
 	} {
 		if err := run(step.query, step.args, step.into...); err != nil {

@@ -35,7 +35,7 @@ func Stage(ctx context.Context, tx *sql.Tx, run uuid.UUID, channel domain.Channe
 	if _, err := tx.ExecContext(ctx, `SET LOCAL synchronous_commit = off`); err != nil {
 		return fmt.Errorf("stage: %w", err)
 	}
-	stmt, err := tx.PrepareContext(ctx, pq.CopyIn("reconciled_rows", "run", "seq", "channel", "scope", "hash", "gone", "reason", "class", "native", "at", "precision", "address"))
+	stmt, err := tx.PrepareContext(ctx, pq.CopyIn("reconciled_rows", "run", "seq", "channel", "scope", "hash", "gone", "reason", "class", "native", "at", "precision", "address")) //nolint:staticcheck // it quotes the names
 	if err != nil {
 		return fmt.Errorf("stage: %w", err)
 	}
