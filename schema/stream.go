@@ -73,8 +73,8 @@ func streamRange(ctx context.Context, query *sql.Stmt, from, to int64, next *int
 // Restore puts events back as they were, positions and leaves included, into a table of the shape of events. It belongs to a
 // transaction of the ledger's owner.
 func Restore(ctx context.Context, tx *sql.Tx, table string, events iter.Seq2[*domain.Recorded, error]) (n int64, err error) {
-	copying, err := tx.PrepareContext(ctx, pq.CopyIn(table, "position", "id", "type", "stream", "version", "subject", "channel", "purpose", "state", "target", "delivery_id",
-		"occurred_at", "recorded_at", "actor", "source", "correlation_id", "causation_id", "data", "sealed", "leaf")) //nolint:sqlclosecheck // closed below, before it is told how it went
+	copying, err := tx.PrepareContext(ctx, pq.CopyIn(table, "position", "id", "type", "stream", "version", "subject", "channel", "purpose", "state", "target", "delivery_id", //nolint:sqlclosecheck,staticcheck // closed below, before it is told how it went; it quotes the names
+		"occurred_at", "recorded_at", "actor", "source", "correlation_id", "causation_id", "data", "sealed", "leaf"))
 	if err != nil {
 		return 0, fmt.Errorf("restore: %w", unavailable(err))
 	}

@@ -165,6 +165,7 @@ func (st *store) benchConsents(ctx context.Context, b *benchReconcile, people in
 		return err
 	}
 	defer tx.Rollback()
+	//nolint:gosec // the schema's name is quoted
 	_, err = tx.ExecContext(ctx, `INSERT INTO `+pq.QuoteIdentifier(paths[0])+`.consent_state (profile_id, channel, purpose, status, decided_at, position)
 		SELECT ('00000000-0000-4000-8000-0000' || lpad(to_hex(i), 8, '0'))::uuid, 'email', p.purpose,
 		       CASE WHEN i < $2 AND i % $3 <> 7 THEN 'opted_out' ELSE 'opted_in' END, timestamptz '2026-08-01', 1
@@ -172,7 +173,7 @@ func (st *store) benchConsents(ctx context.Context, b *benchReconcile, people in
 	if err != nil {
 		return err
 	}
-	stmt, err := tx.PrepareContext(ctx, pq.CopyInSchema(paths[1], "reach", "channel", "hash", "profile_id", "named", "position")) //nolint:sqlclosecheck // it ends with its transaction
+	stmt, err := tx.PrepareContext(ctx, pq.CopyInSchema(paths[1], "reach", "channel", "hash", "profile_id", "named", "position")) //nolint:sqlclosecheck,staticcheck // it ends with its transaction; it quotes the names
 	if err != nil {
 		return err
 	}
@@ -223,7 +224,7 @@ func (st *store) benchCopy(ctx context.Context, b *benchReconcile) (time.Duratio
 }
 
 func copyBare(ctx context.Context, tx *sql.Tx, hashes [][]byte, at time.Time) error {
-	stmt, err := tx.PrepareContext(ctx, pq.CopyIn("bare", "channel", "hash", "reason", "at")) //nolint:sqlclosecheck // it ends with its transaction
+	stmt, err := tx.PrepareContext(ctx, pq.CopyIn("bare", "channel", "hash", "reason", "at")) //nolint:sqlclosecheck,staticcheck // it ends with its transaction; it quotes the names
 	if err != nil {
 		return err
 	}
