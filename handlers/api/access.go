@@ -58,6 +58,7 @@ var access = map[string]rule{
 	"accept-events": only(emitter, operator),
 	"list-events":   only(operator, compliance, privacy),
 	"get-event":     only(operator, compliance, privacy),
+	"stream":        only(operator, compliance, privacy),
 
 	"get-checkpoint": public, // a root and a size: no event, and worth more the more people keep it
 	"get-tile":       public, // hashes, of which each is of something that stays where it is

@@ -22,6 +22,7 @@ var routes = map[string]struct {
 }{
 	"accept-events":        {"POST /v1/events", "eoa"},
 	"list-events":          {"GET /v1/events", "ocpa"},
+	"stream":               {"GET /v1/stream", "ocpa"},
 	"get-event":            {"GET /v1/events/{position}", "ocpa"},
 	"get-checkpoint":       {"GET /v1/checkpoint", "*"},
 	"get-proof":            {"GET /v1/events/{position}/proof", "ocpa"},

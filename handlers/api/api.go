@@ -75,6 +75,7 @@ type api struct {
 	huma    huma.API
 	metrics metrics
 	bodies  *semaphore.Weighted // of Inflight
+	streams chan struct{}       // those that are open
 	hooks   chan struct{}       // one for each webhook that is worked on
 	errs    []error             // mistakes in the registration, told by New
 	served  map[string]string   // pattern by operation, for the tests
@@ -168,6 +169,7 @@ func newAPI(c Config) (*api, error) {
 	a.administrationRoutes()
 	a.projectionRoutes()
 	a.privacyRoutes()
+	a.streamRoutes()
 	a.healthRoutes()
 	a.handle("metrics", "/metrics", promhttp.HandlerFor(c.Registry, promhttp.HandlerOpts{}))
 	finish(a.huma.OpenAPI())

@@ -108,8 +108,12 @@ func (a *api) observe(w http.ResponseWriter, r *http.Request) {
 	}
 	route = pattern
 	setHeaders(rec)
-	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
-	defer cancel()
+	ctx := r.Context()
+	if pattern != streamRoute {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, requestTimeout)
+		defer cancel()
+	}
 	a.mux.ServeHTTP(rec, r.WithContext(ctx))
 }
 

@@ -41,7 +41,9 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, c ServeConfig) e
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
 		// Requests outlive ctx: it ends the serving, not what is being answered.
-		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+		BaseContext: func(net.Listener) context.Context {
+			return context.WithValue(context.WithoutCancel(ctx), drainingKey{}, ctx.Done())
+		},
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(l) }()
