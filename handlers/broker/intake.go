@@ -32,8 +32,8 @@ func (b *Broker) eventsConsumer() subscription {
 	}
 }
 
-// rejected is what is kept of a message that is no event: enough to find its producer, and the message itself sealed in the
-// vault's name for nobody, so that correcting and sending it again is possible for as long as the stream keeps it.
+// rejected is what is kept of a message that is no event: enough to find its producer and what was wrong, and the message itself
+// sealed under the vault's key for what concerns nobody, since it may hold anything. No command opens it yet.
 type rejected struct {
 	Emitter string    `json:"emitter"`
 	ID      string    `json:"id,omitempty"` // of the message
