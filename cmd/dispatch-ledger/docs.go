@@ -12,10 +12,12 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/api"
 )
 
 //go:generate go run . docs events ../../docs/events.md
 //go:generate go run . docs cli ../../docs/cli.md
+//go:generate go run . docs openapi ../../docs/openapi.json
 
 // newDocs writes the pages that follow from the program, so that they cannot say anything else.
 func newDocs() *cobra.Command {
@@ -29,7 +31,8 @@ func newDocs() *cobra.Command {
 			return os.WriteFile(args[0], b.Bytes(), 0o644) //nolint:gosec // a page for everybody
 		}}
 	}
-	cmd.AddCommand(page("events", "The event catalogue", eventsPage), page("cli", "The command line", cliPage), page("fields", "The CRM's field names", fieldsPage))
+	cmd.AddCommand(page("events", "The event catalogue", eventsPage), page("cli", "The command line", cliPage), page("fields", "The CRM's field names", fieldsPage),
+		page("openapi", "The description of the API", openapiPage))
 	return cmd
 }
 
@@ -65,6 +68,16 @@ func appendedBy(d *domain.Declaration) string {
 		return "producers, through `POST /v1/events`"
 	}
 	return "the service"
+}
+
+// openapiPage is the API's description.
+func openapiPage(w io.Writer, _ *cobra.Command) error {
+	reference, err := api.Reference()
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(reference, '\n'))
+	return err
 }
 
 // cliPage is the manual of the command line.

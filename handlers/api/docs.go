@@ -2,6 +2,7 @@ package api
 
 import (
 	"cmp"
+	"database/sql"
 	_ "embed"
 	"encoding/json"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
 
 var (
@@ -42,6 +44,21 @@ func (a *api) docsRoutes() {
 		"Content-Security-Policy": "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 	}))
 	a.handle("docs-style", "/docs/style.css", serve("text/css; charset=utf-8", []byte(docsStyle), nil))
+}
+
+// Reference gives the API's description as /openapi.json serves it, for a version of the program that is not told. It
+// needs no database: the description follows from the routes alone.
+func Reference() ([]byte, error) {
+	db, err := sql.Open("postgres", "") // is never connected to
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close() //nolint:errcheck // was never opened
+	a, err := newAPI(Config{Ledger: &schema.Ledger{}, Vault: &schema.Vault{}, DB: db, Auth: &schema.Tokens{}})
+	if err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
+	return json.MarshalIndent(a.huma.OpenAPI(), "", "  ")
 }
 
 // serve answers with a fixed text.
