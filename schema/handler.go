@@ -37,18 +37,7 @@ func (t *Topic) Handler(s Subscription, handle SliceHandler) message.NoPublishHa
 		if !ok {
 			return errors.New("the message carries no transaction")
 		}
-		if len(s.Types) > 0 && !slice.MayHold(s.Types...) {
-			return nil // there is nothing to do, and so nothing that the fence would keep from being done without acknowledgement
-		}
-		failure, err := AttemptSkipping(ctx, tx, s.Name, slice, handle)
-		switch {
-		case err == nil && failure == nil:
-			err = fence(ctx, tx, s.Name, slice.To)
-		case err == nil:
-			t.log.ErrorContext(ctx, "subscription parked", slog.String("subscription", s.Name), slog.Int64("position", failure.Position), slog.Any("error", failure.Err))
-			err = park(ctx, tx, s.Name, failure)
-		}
-		if err != nil {
+		if err := handleSlice(ctx, tx, s, slice, handle, t.log); err != nil {
 			t.log.WarnContext(ctx, "slice given up; it comes again", slog.String("subscription", s.Name), slog.String("slice", slice.String()), slog.Any("error", err))
 			tx.Rollback() // a connection that is gone has rolled back already
 		}

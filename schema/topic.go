@@ -64,6 +64,14 @@ type Subscription struct {
 	Linger, Yield time.Duration
 }
 
+// create makes the subscription's cursor, if it is new.
+func (s Subscription) create(ctx context.Context, q Querier) error {
+	if _, err := q.ExecContext(ctx, `INSERT INTO subscriptions (name, position) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING`, s.Name, s.Start); err != nil {
+		return fmt.Errorf("subscribe %s: %w", s.Name, unavailable(err))
+	}
+	return nil
+}
+
 // Topic is the ledger as a Watermill topic, over the events table and no other: a message is a slice of the
 // ledger, its effects and its acknowledgement are one transaction, and an append wakes it.
 //
@@ -154,9 +162,8 @@ func (t *Topic) Subscriber(ctx context.Context, s Subscription) (message.Subscri
 	if s.Limit <= 0 {
 		s.Limit = 1000
 	}
-	_, err := t.db.ExecContext(ctx, `INSERT INTO subscriptions (name, position) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING`, s.Name, s.Start)
-	if err != nil {
-		return nil, fmt.Errorf("subscribe %s: %w", s.Name, unavailable(err))
+	if err := s.create(ctx, t.db); err != nil {
+		return nil, err
 	}
 	r := &reader{topic: t, subscription: s, moved: newBell(), patience: backoff.NewExponentialBackOff()}
 	r.patience.InitialInterval, r.patience.MaxInterval = 50*time.Millisecond, 5*time.Second
@@ -266,6 +273,12 @@ func (r *reader) SelectQuery(_, group string, _ wsql.OffsetsAdapter) wsql.Query 
 // them (a claim, a checkpoint) is committed in full, and they with it: commits reach the disk in order.
 const selectSlice = `SELECT from_position, until_position, types FROM next_slice($1, $2, $3, $4, $5)`
 
+// moveCursor acknowledges a slice, unless the handler parked the subscription in the same transaction.
+const moveCursor = `WITH fence AS ( -- where the handler had nothing to do, it did not move it
+		UPDATE fences f SET position = $2 FROM subscriptions s WHERE f.name = $1 AND f.position <> $2 AND s.name = $1 AND s.state = 'running'
+	)
+	UPDATE subscriptions SET position = $2, updated_at = clock_timestamp() WHERE name = $1 AND state = 'running'`
+
 // UnmarshalMessage makes a message of a slice.
 func (r *reader) UnmarshalMessage(row wsql.Scanner) (wsql.Row, error) {
 	var from, to int64
@@ -292,11 +305,8 @@ func (r *reader) SubscribeIsolationLevel() sql.IsolationLevel { return sql.Level
 func (r *reader) AckMessageQuery(_ string, row wsql.Row, group string) wsql.Query {
 	r.worked = true
 	return wsql.Query{
-		Query: `WITH fence AS ( -- where the handler had nothing to do, it did not move it
-				UPDATE fences f SET position = $2 FROM subscriptions s WHERE f.name = $1 AND f.position <> $2 AND s.name = $1 AND s.state = 'running'
-			)
-			UPDATE subscriptions SET position = $2, updated_at = clock_timestamp() WHERE name = $1 AND state = 'running'`,
-		Args: []any{group, row.Offset},
+		Query: moveCursor,
+		Args:  []any{group, row.Offset},
 	}
 }
 

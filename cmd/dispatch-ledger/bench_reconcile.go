@@ -12,14 +12,16 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/lib/pq"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/reconciler"
+	"github.com/dispatch-ledger/dispatch-ledger/projections"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/suppressions"
+	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
 
 func newBenchReconcile(s *settings) *cobra.Command {
@@ -105,8 +107,9 @@ func (st *store) benchReconcile(ctx context.Context, b *benchReconcile) error {
 	if err != nil {
 		return err
 	}
+	registry := prometheus.NewRegistry()
 	svc, err := reconciler.New(reconciler.Config{
-		DB: st.db, Ledger: st.ledger, Vault: st.vault, HTTP: &http.Client{Transport: b}, Now: time.Now, Settle: st.catchUp, Log: st.log,
+		DB: st.db, Ledger: st.ledger, Vault: st.vault, HTTP: &http.Client{Transport: b}, Now: time.Now, Settle: st.catchUpLists, Log: st.log, Registry: registry,
 		Sleep: func(context.Context, time.Duration) error { return nil },
 	})
 	if err != nil {
@@ -121,8 +124,9 @@ func (st *store) benchReconcile(ctx context.Context, b *benchReconcile) error {
 		fmt.Fprintf(out, "%-44s %9.1fs %12.0f %8.1f\n", what, took.Seconds(), float64(b.entries)/took.Seconds(), took.Seconds()/baseline.Seconds())
 	}
 	line("COPY of the list, nothing else", baseline)
+	spent := map[string]float64{}
 	for _, what := range []string{"the first run: every entry is new", "a full run again: nothing has changed"} {
-		if err := st.catchUp(ctx); err != nil {
+		if err := st.catchUpLists(ctx); err != nil {
 			return err
 		}
 		b.serving.Store(0)
@@ -135,7 +139,7 @@ func (st *store) benchReconcile(ctx context.Context, b *benchReconcile) error {
 			return err
 		}
 		line(what, time.Since(started)-time.Duration(b.serving.Load()))
-		if err := st.catchUp(ctx); err != nil {
+		if err := st.catchUpLists(ctx); err != nil {
 			return err
 		}
 		r, err := suppressions.RunByID(ctx, st.db, id)
@@ -143,6 +147,10 @@ func (st *store) benchReconcile(ctx context.Context, b *benchReconcile) error {
 			return err
 		}
 		fmt.Fprintf(out, "    found %v; ended %s\n", r.Counts.Differences, r.State)
+		if err := printPhases(out, registry, spent); err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "    of which being the platform: %.1fs\n", time.Duration(b.serving.Load()).Seconds())
 	}
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
@@ -152,46 +160,99 @@ func (st *store) benchReconcile(ctx context.Context, b *benchReconcile) error {
 	return nil
 }
 
-// benchConsents puts people straight into the projections: how they got there is what bench projections measures.
-func (st *store) benchConsents(ctx context.Context, b *benchReconcile, people int) error {
-	person := func(i int) uuid.UUID {
-		id := uuid.MustParse("00000000-0000-4000-8000-000000000000")
-		id[12], id[13], id[14], id[15] = byte(i>>24), byte(i>>16), byte(i>>8), byte(i) //nolint:gosec // its four bytes
-		return id
+// printPhases says what a run's time went into. spent is what earlier runs did.
+func printPhases(w io.Writer, registry *prometheus.Registry, spent map[string]float64) error {
+	families, err := registry.Gather()
+	if err != nil {
+		return err
 	}
-	paths := []string{st.settings.name + "_" + consent.Definition.Name, st.settings.name + "_" + suppressions.Definition.Name}
-	tx, err := st.db.BeginTx(ctx, nil)
+	for _, family := range families {
+		if family.GetName() != "ledger_reconciliation_phase_seconds_total" {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			for _, label := range m.GetLabel() {
+				if phase := label.GetValue(); label.GetName() == "phase" {
+					fmt.Fprintf(w, "    %-10s %6.1fs\n", phase, m.GetCounter().GetValue()-spent[phase])
+					spent[phase] = m.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// benchEvents is what people $1 to $2 of the table people decided: an answer for each of two purposes, in one event. The data
+// are what the ledger records of an import, without sealed parts.
+const benchEvents = `INSERT INTO events (position, id, type, stream, version, subject, state, occurred_at, recorded_at, actor, source, data, leaf)
+SELECT $3::bigint + i, md5('e' || i)::uuid, 'consent.changed', 'profile-' || p, 1, p, s, timestamptz '2026-08-01', clock_timestamp(), 'bench', '/bench',
+       ('{"profile_id":"' || p || '","changes":[{"channel":"email","purpose":"all","status":"' || s || '"},{"channel":"email","purpose":"promo","status":"' || s
+        || '"}],"decided_at":"2026-08-01T00:00:00Z","decided_by":"import","method":"import","contact_hashes":[{"channel":"email","hash":"' || encode(hash, 'hex') || '"}]}')::json, sha256(hash)
+FROM (SELECT i, hash, md5('p' || i)::uuid AS p, CASE WHEN i <= $4 AND (i - 1) % $5 <> 7 THEN 'opted_out' ELSE 'opted_in' END AS s FROM people WHERE i BETWEEN $1 AND $2) x`
+
+// benchConsents gives the ledger people who decided, in bulk, and has the projections that a run reads built from that.
+func (st *store) benchConsents(ctx context.Context, b *benchReconcile, people int) error {
+	owner, err := schema.Connect(st.url, schema.Options{Name: st.settings.name})
+	if err != nil {
+		return err
+	}
+	defer owner.Close()
+	say := func(format string, args ...any) { fmt.Fprintf(st.settings.env.stderr, format+"\n", args...) }
+	began := time.Now()
+	head, err := st.ledger.Head(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := owner.ExecContext(ctx, `SELECT ensure_partitions($1)`, head+int64(people)+1); err != nil {
+		return err
+	}
+	indexes, err := withoutIndexes(ctx, owner, st.settings.name)
+	if err != nil {
+		return err
+	}
+	tx, err := owner.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback()
-	//nolint:gosec // the schema's name is quoted
-	_, err = tx.ExecContext(ctx, `INSERT INTO `+pq.QuoteIdentifier(paths[0])+`.consent_state (profile_id, channel, purpose, status, decided_at, position)
-		SELECT ('00000000-0000-4000-8000-0000' || lpad(to_hex(i), 8, '0'))::uuid, 'email', p.purpose,
-		       CASE WHEN i < $2 AND i % $3 <> 7 THEN 'opted_out' ELSE 'opted_in' END, timestamptz '2026-08-01', 1
-		FROM generate_series(0, $1 - 1) AS i CROSS JOIN (VALUES ('all'), ('promo')) AS p (purpose)`, people, b.entries, driftOf)
-	if err != nil {
+	if _, err := tx.ExecContext(ctx, `SET LOCAL synchronous_commit = off; CREATE TEMP TABLE people (i bigint PRIMARY KEY, hash bytea) ON COMMIT DROP`); err != nil {
 		return err
 	}
-	stmt, err := tx.PrepareContext(ctx, pq.CopyInSchema(paths[1], "reach", "channel", "hash", "profile_id", "named", "position")) //nolint:sqlclosecheck,staticcheck // it ends with its transaction; it quotes the names
+	stmt, err := tx.PrepareContext(ctx, pq.CopyIn("people", "i", "hash")) //nolint:sqlclosecheck,staticcheck // it ends with its transaction; it quotes the names
 	if err != nil {
 		return err
 	}
 	for i := range people {
-		if _, err := stmt.ExecContext(ctx, "email", st.vault.ContactHash("email", b.address(i)), person(i).String(), true, 1); err != nil {
+		if _, err := stmt.ExecContext(ctx, i+1, st.vault.ContactHash("email", b.address(i))); err != nil {
 			return err
 		}
 	}
 	if _, err := stmt.ExecContext(ctx); err != nil {
 		return err
 	}
+	const batch = 250_000
+	for from := 1; from <= people; from += batch {
+		if _, err := tx.ExecContext(ctx, benchEvents, from, min(from+batch-1, people), head, b.entries, driftOf); err != nil {
+			return err
+		}
+	}
 	if err := tx.Commit(); err != nil {
 		return err
 	}
-	for _, table := range []string{paths[0] + ".consent_state", paths[1] + ".reach"} {
-		if _, err := st.db.ExecContext(ctx, `ANALYZE `+table); err != nil {
+	for _, index := range indexes {
+		if _, err := owner.ExecContext(ctx, index); err != nil {
 			return err
 		}
+	}
+	if _, err := owner.ExecContext(ctx, `ANALYZE events`); err != nil {
+		return err
+	}
+	say("%d events after %s", people, time.Since(began).Round(time.Second))
+	for _, d := range []projections.Definition{consent.Definition, suppressions.Definition} {
+		if err := st.engine.Rebuild(ctx, d, projections.RebuildOptions{}); err != nil {
+			return err
+		}
+		say("projection %s after %s", d.Name, time.Since(began).Round(time.Second))
 	}
 	return nil
 }

@@ -42,7 +42,7 @@ func newFindings(s *settings) *cobra.Command {
 				return usagef("%q is no finding's id", args[0])
 			}
 			return s.with(cmd.Context(), func(ctx context.Context, st *store) error {
-				svc, err := st.newReconciler(nil, st.catchUp, nil)
+				svc, err := st.newReconciler(nil, st.catchUpLists, nil)
 				if err != nil {
 					return err
 				}

@@ -21,7 +21,7 @@ func newPlatforms(s *settings) *cobra.Command {
 		Use: "apply F…", Short: "Connect a platform, or change its policy, from a YAML or JSON file", Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return s.with(cmd.Context(), func(ctx context.Context, st *store) error {
-				svc, err := st.newReconciler(nil, st.catchUp, nil)
+				svc, err := st.newReconciler(nil, st.catchUpLists, nil)
 				if err != nil {
 					return err
 				}

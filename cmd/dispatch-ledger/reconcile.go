@@ -45,7 +45,7 @@ func newReconcile(s *settings) *cobra.Command {
 				return usagef("--mode is %q; it is full or incremental", f.mode)
 			}
 			return s.with(cmd.Context(), func(ctx context.Context, st *store) error {
-				svc, err := st.newReconciler(allowed, st.catchUp, nil)
+				svc, err := st.newReconciler(allowed, st.catchUpLists, nil)
 				if err != nil {
 					return err
 				}

@@ -7,13 +7,14 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/lib/pq"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/broker"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/dispatcher"
@@ -164,44 +165,27 @@ func (st *store) work(ctx context.Context, o workerOptions) error {
 // catchUp brings the projections and the tree to the head, for a command that runs the database itself: nobody else
 // does. Nothing is planned and nothing is sent.
 func (st *store) catchUp(ctx context.Context) error {
+	return st.catchUpWith(ctx, append(st.engine.Live(liveSlice), projections.Live{Subscription: schema.TreeSubscription, Handle: schema.GrowTree}))
+}
+
+// catchUpLists is catchUp for a reconciler, which asks for it between its steps: only what it reads is brought up.
+func (st *store) catchUpLists(ctx context.Context) error {
+	return st.catchUpWith(ctx, slices.DeleteFunc(st.engine.Live(liveSlice), func(l projections.Live) bool {
+		return !slices.Contains(reconciler.Reads, l.Subscription.Name)
+	}))
+}
+
+func (st *store) catchUpWith(ctx context.Context, readers []projections.Live) error {
 	head, err := st.ledger.Head(ctx)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	topic, err := schema.OpenTopic(st.db, st.ledger, "", schema.Options{Name: st.settings.name}, st.log)
-	if err != nil {
-		return err
-	}
-	defer topic.Close()
-	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: 30 * time.Second}, watermill.NopLogger{})
-	if err != nil {
-		return err
-	}
-	readers := append(st.engine.Live(liveSlice), projections.Live{Subscription: schema.TreeSubscription, Handle: schema.GrowTree})
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(4)
 	for _, r := range readers {
-		if err := projections.AddTo(ctx, router, topic, r.Subscription, r.Handle); err != nil {
-			return err
-		}
+		group.Go(func() error { return st.ledger.CatchUp(ctx, st.db, r.Subscription, r.Handle, head, st.log) })
 	}
-	done := make(chan error, 1)
-	go func() { done <- router.Run(ctx) }()
-	ticker := time.NewTicker(5 * time.Millisecond)
-	defer ticker.Stop()
-	for {
-		var behind bool
-		err := st.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM subscriptions WHERE state = 'running' AND name <> ALL ($2) AND position < $1)`, head, pq.Array([]string{planner.Name, broker.FencesName, reconciler.Name})).Scan(&behind)
-		if err != nil || !behind {
-			cancel()
-			return errors.Join(err, topic.Close(), <-done)
-		}
-		select {
-		case err := <-done:
-			return err
-		case <-ticker.C:
-		}
-	}
+	return group.Wait()
 }
 
 // askOutdated has the projections of an older version brought up to this program's, in the background; the old tables serve

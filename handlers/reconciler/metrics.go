@@ -15,6 +15,7 @@ type metrics struct {
 	oldest      *prometheus.GaugeVec
 	open        *prometheus.GaugeVec
 	waiting     *prometheus.GaugeVec
+	phases      *prometheus.CounterVec
 	coverage    *prometheus.GaugeVec
 	last        *prometheus.GaugeVec
 }
@@ -30,6 +31,7 @@ func newMetrics() metrics {
 		runs:        counter("ledger_reconciliations_total", "Reconciliations that ended in this process.", "platform", "outcome"),
 		differences: counter("ledger_reconciliation_differences_total", "Differences found by reconciliations in this process.", "platform", "class"),
 		pushed:      counter("ledger_suppressions_pushed_total", "Changes that a platform answered to.", "platform", "intent", "status"),
+		phases:      counter("ledger_reconciliation_phase_seconds_total", "Time that reconciliations in this process took, by what they were at.", "platform", "phase"),
 		unconfirmed: gauge("ledger_suppressions_unconfirmed", "Opt-outs written to a platform and not read back yet."),
 		oldest:      gauge("ledger_suppressions_oldest_unconfirmed_seconds", "Age of the oldest opt-out that a platform has not confirmed; 0 when there is none."),
 		open:        gauge("ledger_findings_open", "Differences that wait for a person."),
@@ -41,7 +43,7 @@ func newMetrics() metrics {
 
 func (m metrics) register(r prometheus.Registerer) error {
 	var errs []error
-	for _, c := range []prometheus.Collector{m.runs, m.differences, m.pushed, m.unconfirmed, m.oldest, m.open, m.waiting, m.coverage, m.last} {
+	for _, c := range []prometheus.Collector{m.runs, m.differences, m.pushed, m.phases, m.unconfirmed, m.oldest, m.open, m.waiting, m.coverage, m.last} {
 		errs = append(errs, r.Register(c))
 	}
 	return errors.Join(errs...)

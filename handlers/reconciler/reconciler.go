@@ -96,6 +96,9 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// Reads are the subscriptions of the projections that a run reads, and brings to the ledger's end before it compares.
+var Reads = []string{consent.Definition.SubscriptionName(), suppressions.Definition.SubscriptionName()}
+
 // waitForProjections waits for those who keep the projections to come to the ledger's present end.
 func (s *Service) waitForProjections(ctx context.Context) error {
 	head, err := s.Ledger.Head(ctx)
@@ -103,7 +106,7 @@ func (s *Service) waitForProjections(ctx context.Context) error {
 		return err
 	}
 	for {
-		behind, err := suppressions.Behind(ctx, s.DB, head, consent.Definition.SubscriptionName(), suppressions.Definition.SubscriptionName())
+		behind, err := suppressions.Behind(ctx, s.DB, head, Reads...)
 		if err != nil || !behind {
 			return err
 		}

@@ -238,6 +238,7 @@ func (s *Service) Work(ctx context.Context, platform string, file *Import) error
 func (s *Service) steps(ctx context.Context, l *link, r *run, file *Import) error {
 	for {
 		var err error
+		phase, began := r.phase, s.Now()
 		switch r.phase {
 		case phasePull:
 			if r.mode == ImportFile {
@@ -271,6 +272,7 @@ func (s *Service) steps(ctx context.Context, l *link, r *run, file *Import) erro
 		default:
 			return fmt.Errorf("reconciliation %s is in a phase %q that this version of the program does not know", r.id, r.phase)
 		}
+		s.metrics.phases.WithLabelValues(r.platform, phase).Add(s.Now().Sub(began).Seconds())
 		if err != nil {
 			return err
 		}

@@ -2,8 +2,9 @@ package reconciler_test
 
 import (
 	"context"
-	"errors"
+	"database/sql"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"path/filepath"
@@ -86,9 +87,6 @@ func newWorldAt(t testing.TB, now func() time.Time) *world {
 	})
 	w.live = w.engine.Live(2000)
 	w.service = w.reconciler(t, nil)
-	if _, err := db.ExecContext(t.Context(), `INSERT INTO subscriptions (name) VALUES ($1)`, reconciler.Name); err != nil {
-		t.Fatal(err)
-	}
 	return w
 }
 
@@ -127,7 +125,7 @@ func (w *world) RoundTrip(r *http.Request) (*http.Response, error) {
 // settle brings the projections to the ledger's end.
 func (w *world) settle(ctx context.Context) error {
 	for _, live := range w.live {
-		if err := w.move(ctx, live.Subscription.Name, live.Handle); err != nil {
+		if err := w.move(ctx, live.Subscription, live.Handle); err != nil {
 			return err
 		}
 	}
@@ -140,36 +138,24 @@ func (w *world) watch(t testing.TB) {
 	if err := w.settle(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.move(t.Context(), reconciler.Name, w.service.Watch); err != nil {
+	if err := w.move(t.Context(), w.service.Subscription(), w.service.Watch); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (w *world) move(ctx context.Context, name string, handle schema.SliceHandler) error {
-	for {
-		tx, err := w.ledger.DB().BeginTx(ctx, nil)
-		if err != nil {
-			return err
-		}
-		var from, to int64
-		err = tx.QueryRowContext(ctx, `SELECT position, least(position + 2000, (SELECT coalesce(max(position), 0) FROM events)) FROM subscriptions WHERE name = $1 FOR UPDATE`, name).Scan(&from, &to)
-		if err != nil || to <= from {
-			return errors.Join(err, tx.Rollback())
-		}
-		failure, err := schema.Attempt(ctx, tx, schema.Slice{From: from, To: to}, handle)
-		if err == nil && failure != nil {
-			err = fmt.Errorf("event %d: %w", failure.Position, failure.Err)
-		}
-		if err == nil {
-			_, err = tx.ExecContext(ctx, `SELECT move_cursor($1, $2)`, name, to)
-		}
-		if err != nil {
-			return errors.Join(err, tx.Rollback())
-		}
-		if err := tx.Commit(); err != nil {
-			return err
-		}
+func (w *world) move(ctx context.Context, sub schema.Subscription, handle schema.SliceHandler) error {
+	head, err := w.ledger.Head(ctx)
+	if err != nil {
+		return err
 	}
+	if err := w.ledger.CatchUp(ctx, w.ledger.DB(), sub, handle, head, slog.New(slog.DiscardHandler)); err != nil {
+		return err
+	}
+	var failed sql.NullString
+	if err := w.ledger.DB().QueryRowContext(ctx, `SELECT error FROM subscriptions WHERE name = $1`, sub.Name).Scan(&failed); err != nil || failed.Valid {
+		return fmt.Errorf("%s is parked: %s (%w)", sub.Name, failed.String, err)
+	}
+	return nil
 }
 
 // connected is one platform's connection in a world.
