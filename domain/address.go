@@ -80,9 +80,9 @@ func (a AddressReported) Keys() Keys {
 func (a AddressReported) Validate() error {
 	switch {
 	case !slices.Contains(Channels, a.Channel):
-		return Invalid("/channel", "is %q; it is one of %v", clip(string(a.Channel)), Channels)
+		return Invalid("/channel", "is none of %v", Channels)
 	case !slices.Contains(AddressStatuses, a.Status):
-		return Invalid("/status", "is %q; it is one of %v", clip(string(a.Status)), AddressStatuses)
+		return Invalid("/status", "is none of %v", AddressStatuses)
 	case a.ReportedAt.IsZero():
 		return Invalid("/reported_at", "is missing: give the time at which it was found, RFC 3339")
 	case a.ReportedBy == "" || len(a.ReportedBy) > 64:

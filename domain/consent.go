@@ -143,18 +143,18 @@ func (c ConsentChanged) Validate() error {
 	case c.DecidedAt.IsZero():
 		return Invalid("/decided_at", "is missing: give the time of the decision, RFC 3339")
 	case !slices.Contains(DecidedBy, c.DecidedBy):
-		return Invalid("/decided_by", "is %q; it is one of %v", c.DecidedBy, DecidedBy)
+		return Invalid("/decided_by", "is none of %v", DecidedBy)
 	}
 	seen := map[[2]string]bool{}
 	for i, ch := range c.Changes {
 		at := "/changes/" + strconv.Itoa(i)
 		switch {
 		case !slices.Contains(Channels, ch.Channel):
-			return Invalid(at+"/channel", "is %q; it is one of %v", ch.Channel, Channels)
+			return Invalid(at+"/channel", "is none of %v", Channels)
 		case !slices.Contains(Purposes, ch.Purpose):
-			return Invalid(at+"/purpose", "is %q; it is one of %v", ch.Purpose, Purposes)
+			return Invalid(at+"/purpose", "is none of %v", Purposes)
 		case ch.Status != OptedIn && ch.Status != OptedOut && ch.Status != Unknown:
-			return Invalid(at+"/status", "is %q; it is one of opted_in, opted_out, unknown", ch.Status)
+			return Invalid(at+"/status", "is none of opted_in, opted_out and unknown")
 		case seen[[2]string{string(ch.Channel), string(ch.Purpose)}]:
 			return Invalid(at, "answers %s/%s a second time", ch.Channel, ch.Purpose)
 		}

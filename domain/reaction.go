@@ -44,15 +44,15 @@ func (r ReactionFired) Keys() Keys {
 func (r ReactionFired) Validate() error {
 	switch {
 	case !handlePattern.MatchString(r.Reaction):
-		return Invalid("/reaction", "is %q; a handle is 1 to 128 letters, digits, '.', '_' and '-'", clip(r.Reaction))
+		return Invalid("/reaction", "is no handle: 1 to 128 letters, digits, '.', '_' and '-'")
 	case !handlePattern.MatchString(r.Target):
-		return Invalid("/target", "is %q; a handle is 1 to 128 letters, digits, '.', '_' and '-'", clip(r.Target))
+		return Invalid("/target", "is no handle: 1 to 128 letters, digits, '.', '_' and '-'")
 	case len(r.Trigger) > 128:
 		return Invalid("/trigger", "is longer than 128 bytes")
 	case !r.ExpiresAt.IsZero() && !r.ExpiresAt.After(r.NotBefore):
 		return Invalid("/expires_at", "is not after not_before, so there is no time to send it in")
 	case !slices.Contains(Causes, r.Cause):
-		return Invalid("/cause", "is %q; it is one of %v", clip(r.Cause), Causes)
+		return Invalid("/cause", "is none of %v", Causes)
 	}
 	if c := bytes.TrimSpace(r.Context); len(c) == 0 || c[0] != '{' {
 		return Invalid("/context", "is not a JSON object")

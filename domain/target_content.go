@@ -127,3 +127,12 @@ func (t Target) validateURL() error {
 func pointerToken(name string) string { return strings.NewReplacer("~", "~0", "/", "~1").Replace(name) }
 
 func digits(n int) string { return strconv.Itoa(n) }
+
+// Texts are what the target's author wrote of a request: the templates of its body, URL and headers.
+func (t Target) Texts() []string {
+	texts := []string{t.Body, t.URL}
+	for _, header := range t.Headers {
+		texts = append(texts, header)
+	}
+	return texts
+}

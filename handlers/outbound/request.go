@@ -42,6 +42,8 @@ type Request struct {
 	TLS         *domain.TLS       `json:"tls,omitempty"`
 	Signing     []string          `json:"signing,omitempty"` // names of the secrets that sign it, the newest first
 	HMAC        string            `json:"hmac,omitempty"`    // name of the secret that signs the body in the CRM's own way
+
+	Written []string `json:"-"` // the target's own texts: a word of theirs names nobody
 }
 
 // Outcome is what came of a request.
@@ -73,6 +75,7 @@ func MakeOut(ctx context.Context, v Vault, planned domain.DeliveryPlanned, t dom
 		Platform: t.Platform, Method: t.Method, URL: planned.URL, ContentType: t.ContentType, Content: t.Content(), Headers: planned.Headers, Body: planned.Body,
 		Timeout: time.Duration(t.Retry.Timeout), Redirects: t.Redirects,
 		Placeholder: planned.Placeholder, Auth: t.Auth, TLS: t.TLS, Signing: t.Signing, HMAC: t.HMAC,
+		Written: t.Texts(),
 	}
 	for _, name := range append(placeholders(planned), t.Secrets()...) {
 		if _, done := r.Secrets[name]; done {

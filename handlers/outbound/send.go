@@ -56,7 +56,11 @@ func (s *Sender) Send(ctx context.Context, in Request) (out Outcome, _ error) {
 		return out, nil
 	}
 	out.Verdict = s.send(ctx, r, via, in.Redirects, started, &out.Attempt)
-	out.Verdict.Reason, out.Verdict.Native = r.secrets.Replace(out.Verdict.Reason), r.secrets.Replace(out.Verdict.Native)
+	v := &out.Verdict
+	v.Reason, v.Native, v.Said = r.secrets.Replace(v.Reason), r.secrets.Replace(v.Native), r.secrets.Replace(v.Said)
+	if v.Said != "" {
+		v.Reason += ": " + in.withoutPerson(v.Said)
+	}
 	return out, nil
 }
 

@@ -41,9 +41,7 @@ func ByStatus(status int, header http.Header, now time.Time) Verdict {
 		v.Kind, v.Reason = domain.RetryLater, "the receiver failed"
 	case status >= 300 && status < 400:
 		v.Kind, v.Reason = domain.Permanent, "the receiver redirects, and redirects are not followed: put the final URL into the target"
-		if to := header.Get("Location"); to != "" {
-			v.Reason += " (" + clip(to, 200) + ")"
-		}
+		v.Said = clip(header.Get("Location"), 200)
 	case status >= 400 && status < 500:
 		v.Kind, v.Reason = domain.Permanent, "the receiver refused the request as it stands"
 	default:

@@ -80,7 +80,8 @@ func (d Dedupe) SafeToRepeat() bool { return d == DedupeDrops || d == DedupeReje
 // Verdict is an answer read in the platform's dialect.
 type Verdict struct {
 	Kind    domain.Verdict // never network_error, timeout or lost: those are given when no answer arrived, see ClassifyError
-	Reason  string         // one sentence for a person, with what to do where something can be done
+	Reason  string         // one sentence for a person, with what to do where something can be done; our words alone, since it is kept for ever
+	Said    string         // the platform's own, where they tell more: they may quote the request, see outbound
 	Native  string         // the platform's own code or message, verbatim and short; empty when it gave none
 	RetryAt time.Time      // not before this; zero: the caller's own back-off
 	Limit   RateLimit      // what the answer said about the account's quota, also on a success

@@ -94,13 +94,13 @@ type APIError struct {
 	Err                    error  // without an answer: why
 }
 
-// Error says what was called and how the platform put it.
+// Error says what was called and how the platform put it, without the addresses in either.
 func (e *APIError) Error() string {
 	said := e.Verdict.Native
 	if said == "" && e.Err != nil {
 		said = e.Err.Error()
 	}
-	return fmt.Sprintf("%s: %s %s: %s (%s)", e.Platform, e.Method, e.Path, e.Verdict.Reason, said)
+	return fmt.Sprintf("%s: %s %s: %s (%s)", e.Platform, e.Method, Masked(e.Path), e.Verdict.Reason, Masked(said))
 }
 
 // Unwrap gives the class, and the cause where no answer arrived.

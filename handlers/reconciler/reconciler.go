@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"regexp"
 	"slices"
 	"time"
 
@@ -275,10 +274,7 @@ type item struct {
 	payload domain.Payload
 }
 
-// personal finds what may be an address in a platform's words.
-var personal = regexp.MustCompile(`[^\s@<>"']+@[^\s@<>"']+|\+?\d[\d ()-]{6,}\d`)
-
 // masked keeps a platform's words without the addresses in them.
 func masked(native string) string {
-	return platforms.Clip(personal.ReplaceAllString(native, "•••"), 200)
+	return platforms.Clip(platforms.Masked(native), 200)
 }

@@ -167,6 +167,16 @@ func (s *Server) Kill() {
 	<-s.current.Done()
 }
 
+// Log is what the server has said.
+func (s *Server) Log() string {
+	s.t.Helper()
+	said, err := os.ReadFile(filepath.Join(s.cfg.DataDir, "postgres", "postgres.log"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(said)
+}
+
 // kill kills a postmaster and its children. It is halted first, so that it makes no new ones meanwhile.
 func kill(ctx context.Context, postmaster int) error {
 	if err := signal(postmaster, syscall.SIGSTOP); err != nil {

@@ -267,10 +267,7 @@ func (Dialect) Classify(status int, header http.Header, body []byte, now time.Ti
 	case status == http.StatusForbidden:
 		v.Reason = "Braze refused the key here: it lacks the permission, or the plan lacks the endpoint"
 	case v.Kind == domain.Permanent && !v.Disable:
-		v.Reason = "Braze refused the request"
-		if said.Message != "" {
-			v.Reason += ": " + platforms.Clip(said.Message, 200)
-		}
+		v.Reason, v.Said = "Braze refused the request", platforms.Clip(said.Message, 200)
 	}
 	return v
 }
@@ -300,12 +297,12 @@ func accepted(v platforms.Verdict, said answer) platforms.Verdict {
 	case len(v.Items) > 0 && said.Events+said.Attributes+said.Purchases > 0:
 		v.Kind, v.Native, v.Reason = domain.Partial, v.Items[0].Native, "Braze took part of it, and reports errors inside a success"
 	case len(v.Items) > 0:
-		v.Kind, v.Native, v.Reason = domain.Permanent, v.Items[0].Native, "Braze reports errors inside a success, and nothing taken: "+v.Items[0].Native
+		v.Kind, v.Native, v.Reason, v.Said = domain.Permanent, v.Items[0].Native, "Braze reports errors inside a success, and nothing taken", v.Items[0].Native
 	case strings.EqualFold(said.Status, "aborted"):
 		v.Kind, v.Reason = domain.Refused, "Braze will not send to this person"
 		v.Refusal = &platforms.Fact{Reason: platforms.Unknown, Native: "aborted", Precision: platforms.UnknownTime}
 	case !done:
-		v.Kind, v.Reason = domain.Permanent, "Braze answered 2xx without success: "+platforms.Clip(said.Message, 200)
+		v.Kind, v.Reason, v.Said = domain.Permanent, "Braze answered 2xx without success", platforms.Clip(said.Message, 200)
 	default:
 		v.Reason = "Braze queued it"
 	}

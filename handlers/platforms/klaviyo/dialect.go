@@ -383,9 +383,9 @@ func (Dialect) Classify(status int, header http.Header, body []byte, now time.Ti
 		v.Reason = "the profile exists already: use /api/profile-import, which creates or updates"
 	case status == http.StatusConflict:
 		v.Kind, v.RetryAt = domain.Permanent, time.Time{}
-		v.Reason = "Klaviyo reports a conflict: " + detail
+		v.Reason, v.Said = "Klaviyo reports a conflict", detail
 	case status >= 400 && status < 500 && v.Kind == domain.Permanent:
-		v.Reason = "Klaviyo refused the request: " + detail
+		v.Reason, v.Said = "Klaviyo refused the request", detail
 		if detail == "" {
 			v.Reason = "Klaviyo refused the request without saying why"
 		}

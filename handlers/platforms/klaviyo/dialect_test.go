@@ -226,7 +226,7 @@ func TestClassify(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			v := klaviyo.Dialect{}.Classify(tc.status, tc.header, []byte(tc.body), received)
-			if v.Kind != tc.kind || v.Disable != tc.disable || !strings.Contains(v.Reason, tc.says) || v.Reason == "" {
+			if v.Kind != tc.kind || v.Disable != tc.disable || !strings.Contains(v.Reason+": "+v.Said, tc.says) || v.Reason == "" {
 				t.Errorf("Classify = %+v, want %s, disable %v, reason with %q", v, tc.kind, tc.disable, tc.says)
 			}
 			var want time.Time

@@ -86,8 +86,8 @@ func TestSimulatorRefusesWhatKlaviyoRefuses(t *testing.T) {
 				tc.body = rewardEarned
 			}
 			v := send(t, newContract(t, sim, false), "/api/events", tc.body, tc.header)
-			if v.Kind != tc.want || !strings.Contains(v.Reason, tc.says) {
-				t.Errorf("verdict %s: %q, want %s with %q", v.Kind, v.Reason, tc.want, tc.says)
+			if v.Kind != tc.want || !strings.Contains(v.Reason+": "+v.Said, tc.says) {
+				t.Errorf("verdict %s: %q, %q, want %s with %q", v.Kind, v.Reason, v.Said, tc.want, tc.says)
 			}
 			events := 0
 			if tc.want == domain.Accepted {
@@ -132,7 +132,7 @@ func TestBulkJobFailsWholeOnOneRepeat(t *testing.T) {
 	if v := send(t, via, "/api/event-bulk-create-jobs", job(event("a"), event("b")), nil); v.Kind != domain.Accepted {
 		t.Fatalf("verdict = %+v, want accepted", v)
 	}
-	if v := send(t, via, "/api/event-bulk-create-jobs", job(event("c"), event("b")), nil); v.Kind != domain.Permanent || !strings.Contains(v.Reason, "/data/1/attributes/unique_id") {
+	if v := send(t, via, "/api/event-bulk-create-jobs", job(event("c"), event("b")), nil); v.Kind != domain.Permanent || !strings.Contains(v.Said, "/data/1/attributes/unique_id") {
 		t.Errorf("verdict = %+v, want permanent, naming the second event", v)
 	}
 	if got := len(sim.Events("shop")); got != 2 {

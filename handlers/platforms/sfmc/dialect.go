@@ -218,10 +218,7 @@ func (Dialect) Classify(status int, header http.Header, body []byte, now time.Ti
 	case status == http.StatusForbidden:
 		v.Reason = "the installed package lacks the permission for this call (a change takes up to 5 minutes to reach new tokens)"
 	case v.Kind == domain.Permanent && !v.Disable:
-		v.Reason = "Marketing Cloud refused the request"
-		if text != "" {
-			v.Reason += ": " + platforms.Clip(text, 200)
-		}
+		v.Reason, v.Said = "Marketing Cloud refused the request", platforms.Clip(text, 200)
 	}
 	return v
 }
@@ -246,7 +243,7 @@ func accepted(v platforms.Verdict, said answer) platforms.Verdict {
 	case len(v.Items) == 0:
 		v.Reason = "Marketing Cloud queued it"
 	case len(v.Items) == len(said.Responses):
-		v.Kind, v.Native, v.Reason = domain.Permanent, v.Items[0].Native, "Marketing Cloud reports errors inside a success, and nothing taken: "+v.Items[0].Native
+		v.Kind, v.Native, v.Reason, v.Said = domain.Permanent, v.Items[0].Native, "Marketing Cloud reports errors inside a success, and nothing taken", v.Items[0].Native
 	default:
 		v.Kind, v.Native = domain.Partial, v.Items[0].Native
 		v.Reason = fmt.Sprintf("Marketing Cloud took %d of %d", len(said.Responses)-len(v.Items), len(said.Responses))
