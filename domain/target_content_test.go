@@ -1,8 +1,10 @@
 package domain
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -183,4 +185,47 @@ func TestTargetFilesThatAreRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What somebody edits is all of the target: nothing is lost by looking at it as a file.
+func TestTargetAsAFile(t *testing.T) {
+	t.Parallel()
+	changed, err := ParseTargetFile([]byte(`handle: welcome
+url: https://example.com/in
+headers: {X-Version: "2026-07-15"}
+body: |
+  {"name": "{{ name }}",
+   "tier": 1}
+condition: {"!==": [{"var": "profile.bounced"}, true]}
+sample: {"z": {"name": "Ada \ud83d\ude00", "n": 12345678901234567890}, "a": [1.50, null, "yes"]}
+environments: {production: {region: "eu"}}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := changed.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"condition:\n", "sample:\n", "body: |\n  {\"name\": \"{{ name }}\",\n", "X-Version: \"2026-07-15\""} {
+		if !strings.Contains(string(file), want) {
+			t.Errorf("the file lacks %q:\n%s", want, file)
+		}
+	}
+	if strings.Index(string(file), "\n  z:") > strings.Index(string(file), "\n  a:") {
+		t.Errorf("the order of the sample's fields is lost:\n%s", file)
+	}
+	back, err := ParseTargetFile(file)
+	if err != nil || !reflect.DeepEqual(back.Target.Headers, changed.Headers) || !bytes.Equal(compact(t, back.Sample), compact(t, changed.Sample)) || !bytes.Equal(compact(t, back.Condition), compact(t, changed.Condition)) {
+		t.Errorf("read again, it is %+v (%v), want %+v", back.Target, err, changed.Target)
+	}
+}
+
+func compact(t *testing.T, raw []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := json.Compact(&b, raw); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }

@@ -7,7 +7,7 @@ import (
 )
 
 // FuzzParseTargetFile holds: a target file is refused with an error of ours, or says the same once it is written down and
-// read again, and its difference from itself is nothing.
+// read again, as JSON and as a file, and its difference from itself is nothing.
 func FuzzParseTargetFile(f *testing.F) {
 	for _, file := range []string{
 		"handle: h\nurl: https://example.com/{{ x }}\nbody: '{}'",
@@ -38,6 +38,13 @@ func FuzzParseTargetFile(f *testing.F) {
 		rewritten, err := marshal(again.Target)
 		if err != nil || !bytes.Equal(written, rewritten) {
 			t.Fatalf("%s becomes %s (%v)", written, rewritten, err)
+		}
+		as, err := changed.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if read, err := ParseTargetFile(as); err != nil || !sameTarget(read.Target, changed.Target) {
+			t.Fatalf("%s as a file is %s, which is read as another (%v)", written, as, err)
 		}
 		if changes, err := DiffTargets(changed.Target, again.Target); err != nil || len(changes) > 0 {
 			t.Fatalf("changes = %+v, %v", changes, err)

@@ -77,6 +77,7 @@ var access = map[string]rule{
 	"move-target":          only(operator),
 
 	"test-target":       only(operator),
+	"open-past-context": only(operator),
 	"list-bins":         only(operator),
 	"create-bin":        only(operator),
 	"list-bin-requests": only(operator),

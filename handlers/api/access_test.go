@@ -39,6 +39,7 @@ var routes = map[string]struct {
 	"move-target":          {"POST /v1/targets/{handle}/url", "oa"},
 
 	"test-target":       {"POST /v1/targets/{handle}/test", "oa"},
+	"open-past-context": {"POST /v1/contexts", "oa"},
 	"list-bins":         {"GET /v1/inspector", "oa"},
 	"create-bin":        {"POST /v1/inspector", "oa"},
 	"list-bin-requests": {"GET /v1/inspector/{bin}/requests", "oa"},

@@ -94,6 +94,14 @@ var (
 	EnableTarget        = Operation[switchTargetInput, targetOutput]{"enable-target"}
 	ListTargetVersions  = Operation[listTargetVersionsInput, listTargetsOutput]{"list-target-versions"}
 	PreviewTarget       = Operation[previewTargetInput, previewTargetOutput]{"preview-target"}
+	MoveTarget          = Operation[moveTargetInput, targetOutput]{"move-target"}
+	RollBackTarget      = Operation[rollBackTargetInput, targetOutput]{"roll-back-target"}
+	TestTarget          = Operation[testTargetInput, testTargetOutput]{"test-target"}
+	OpenPastContext     = Operation[openPastContextInput, openPastContextOutput]{"open-past-context"}
+	ListProposals       = Operation[listProposalsInput, listProposalsOutput]{"list-proposals"}
+	ListTargetProposals = Operation[listTargetProposalsInput, listProposalsOutput]{"list-target-proposals"}
+	ApproveProposal     = Operation[decideInput, targetOutput]{"approve-target-proposal"}
+	DeclineProposal     = Operation[decideInput, proposalOutput]{"decline-target-proposal"}
 	GetConsent          = Operation[getConsentInput, getConsentOutput]{"get-consent"}
 	GetConsentHistory   = Operation[getConsentHistoryInput, getConsentHistoryOutput]{"get-consent-history"}
 	PutConsent          = Operation[putConsentInput, putConsentOutput]{"put-consent"}
@@ -109,6 +117,7 @@ var (
 	RevealDelivery      = Operation[revealDeliveryInput, getDeliveryOutput]{"reveal-delivery"}
 	RevealEvent         = Operation[revealEventInput, getEventOutput]{"reveal-event"}
 	EraseProfile        = Operation[eraseProfileInput, eraseProfileOutput]{"erase-profile"}
+	ListQueue           = Operation[struct{}, listQueueOutput]{"list-queue"}
 	PauseTarget         = Operation[pauseTargetInput, struct{}]{"pause-target"}
 	ResumeTarget        = Operation[resumeTargetInput, struct{}]{"resume-target"}
 	ListReconciliations = Operation[listReconciliationsInput, listReconciliationsOutput]{"list-reconciliations"}

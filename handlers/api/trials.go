@@ -47,6 +47,7 @@ func (a *api) trialRoutes() {
 		OperationID: "delete-bin", Method: http.MethodDelete, Path: "/v1/inspector/{bin}", Tags: tags,
 		Summary: "Drop a bin, with all that reached it", DefaultStatus: http.StatusNoContent, Errors: []int{http.StatusNotFound},
 	}, a.deleteBin)
+	a.pastContextRoutes()
 }
 
 // TestRequest is what is to be tried out.

@@ -112,7 +112,14 @@ func TestATargetIsTriedOutWithAPastContext(t *testing.T) {
 	if len(seen) != 3 || seen[1] != "sealed.revealed" || seen[2] != "target.tested" {
 		t.Errorf("events = %v", seen)
 	}
+	opened := decode[PastContext](t, h.call(schema.RoleOperator, http.MethodPost, "/v1/contexts", `{"delivery": "`+delivery.String()+`", "reason": "for the editor"}`))
+	if string(opened.Context) != `{"profile":{"email":"jane@example.com"}}` || opened.Target != "welcome" || opened.Reaction != "r" || *opened.ProfileID != fired.ProfileID {
+		t.Errorf("opened = %+v", opened)
+	}
+	problem(t, h.call(schema.RoleOperator, http.MethodPost, "/v1/contexts", `{"delivery": "`+delivery.String()+`", "reason": ""}`), http.StatusUnprocessableEntity, "invalid")
+	problem(t, h.call(schema.RoleOperator, http.MethodPost, "/v1/contexts", `{"delivery": "`+uuid.NewString()+`", "reason": "x"}`), http.StatusNotFound, "not-found")
 	h.erase(uuid.MustParse(jane))
+	problem(t, h.call(schema.RoleOperator, http.MethodPost, "/v1/contexts", `{"delivery": "`+delivery.String()+`", "reason": "again"}`), http.StatusConflict, "erased")
 	problem(t, h.call(schema.RoleOperator, http.MethodPost, "/v1/targets/welcome/test", `{"delivery": "`+delivery.String()+`", "reason": "again"}`), http.StatusConflict, "erased")
 	if left := decode[struct{ Items []schema.Inspected }](t, h.call(schema.RoleOperator, http.MethodGet, "/v1/inspector/"+got.Inspector.ID+"/requests", "")); len(left.Items) != 1 || !left.Items[0].Erased {
 		t.Errorf("after erasure = %+v", left)

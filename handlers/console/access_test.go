@@ -22,6 +22,8 @@ var may = map[string]string{ // o, c, p, n (analyst), a
 	"POST /deliveries/{id}/retry": "oa", "POST /deliveries/{id}/cancel": "opa",
 	"GET /targets": "ocna", "GET /targets/{handle}": "ocna", "GET /targets/{handle}/edit": "oa", "POST /targets/{handle}/edit": "oa",
 	"POST /targets/{handle}/preview": "oa", "POST /targets/{handle}/switch": "oa", "POST /targets/{handle}/delete": "oa",
+	"POST /targets/{handle}/context": "oa", "POST /targets/{handle}/try": "oa", "POST /targets/{handle}/fire": "oa", "POST /targets/{handle}/move": "oa", "POST /targets/{handle}/rollback": "oa",
+	"GET /proposals": "ocna", "POST /targets/{handle}/proposals/{number}/approve": "oca", "POST /targets/{handle}/proposals/{number}/decline": "oca",
 	"POST /deliveries/{id}/reveal": "cpa", "POST /ledger/{position}/reveal": "cpa", "POST /people/{id}/erase": "pa",
 	"POST /targets/{handle}/pause": "oa", "POST /targets/{handle}/resume": "oa",
 	"GET /reconciliation": "ocna", "POST /reconciliation": "oa", "POST /reconciliation/{id}/resolve": "opa",
@@ -48,7 +50,7 @@ func TestEveryRouteForEveryRole(t *testing.T) {
 	for role := range letters {
 		visitors[role] = h.client(role)
 	}
-	fill := strings.NewReplacer("{$}", "", "{id}", h.sent["failed"].String(), "{handle}", "klaviyo-reward-earned", "{position}", "1", "{name}", "nobody")
+	fill := strings.NewReplacer("{$}", "", "{id}", h.sent["failed"].String(), "{handle}", "klaviyo-reward-earned", "{position}", "1", "{number}", "1", "{name}", "nobody")
 	for pattern, roles := range may {
 		if _, ok := routes[pattern]; !ok {
 			t.Errorf("the table has %s, which nothing serves", pattern)

@@ -16,6 +16,8 @@ import (
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/api"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/inspector"
+	_ "github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/all" // of the targets
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/audit"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
@@ -76,7 +78,8 @@ func newHouse(t testing.TB, change ...func(*Config)) *house {
 	h.ledger = schema.OpenLedger(db, slog.New(slog.DiscardHandler), nil)
 	t.Cleanup(h.ledger.Close)
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	h.service, err = api.Open(api.Config{Ledger: h.ledger, Vault: h.vault, DB: db, Auth: tokens, Projections: h.engine, Log: log, Version: "test"})
+	look := inspector.New(schema.NewInspector(db, h.vault, time.Now), log)
+	h.service, err = api.Open(api.Config{Ledger: h.ledger, Vault: h.vault, DB: db, Auth: tokens, Projections: h.engine, Log: log, Version: "test", Inspector: look})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,12 +90,16 @@ func newHouse(t testing.TB, change ...func(*Config)) *house {
 	if h.console, err = newConsole(config); err != nil {
 		t.Fatal(err)
 	}
-	h.server = httptest.NewServer(h.service.Handler(h.console.handler()))
+	pages := http.NewServeMux()
+	pages.Handle("/inspector/", look)
+	pages.Handle("/", h.console.handler())
+	h.server = httptest.NewServer(h.service.Handler(pages))
 	t.Cleanup(h.server.Close)
 	return h
 }
 
-func (h *house) record(actor string, payloads ...domain.Payload) {
+// record appends events and gives the last one's id and position.
+func (h *house) record(actor string, payloads ...domain.Payload) (id uuid.UUID, position int64) {
 	h.t.Helper()
 	for _, p := range payloads {
 		event, secret, err := domain.New(uuid.New(), p)
@@ -107,10 +114,13 @@ func (h *house) record(actor string, payloads ...domain.Payload) {
 		if err := h.vault.SealEvents(h.t.Context(), events, [][]byte{secret}); err != nil {
 			h.t.Fatal(err)
 		}
-		if _, err := h.ledger.Append(h.t.Context(), events...); err != nil {
+		appended, err := h.ledger.Append(h.t.Context(), events...)
+		if err != nil {
 			h.t.Fatal(err)
 		}
+		id, position = event.ID, appended[0].Position
 	}
+	return id, position
 }
 
 // catchUp brings the projections to the head of the ledger.
@@ -164,6 +174,9 @@ func (h *house) furnish() {
 		}
 		return changed
 	}
+	if _, err := h.vault.SetSecret(h.t.Context(), h.console.DB, "klaviyo_private_key", "pk_hush", "test"); err != nil {
+		h.t.Fatal(err)
+	}
 	h.record("ada", target(strings.Replace(templateBody, "{{ reward.amount }}", "{{ reward.value }}", 1), "first version"), target(templateBody, "the amount has another name"))
 	for range 6 {
 		h.people = append(h.people, uuid.New())
@@ -183,6 +196,12 @@ func (h *house) furnish() {
 		f := domain.Firing{
 			FiringID: uuid.New(), FiringPosition: 3, Reaction: []string{"reward-earned", "birthday"}[i%2], Trigger: "reward.created", Cause: "reaction", Target: "klaviyo-reward-earned", TargetVersion: int64(1 + i/30),
 			Platform: "klaviyo", ProfileID: h.people[i%len(h.people)],
+		}
+		if i == 55 { // one that the reaction engine really sent
+			f.FiringID, f.FiringPosition = h.record("engine", domain.ReactionFired{
+				Reaction: f.Reaction, Target: f.Target, ProfileID: f.ProfileID, Trigger: f.Trigger, Cause: f.Cause,
+				Context: []byte(`{"profile": {"email": "grace@example.com", "first_name": "Grace"}, "reward": {"amount": 25, "expires_at": "2027-01-31"}}`),
+			})
 		}
 		id := domain.DeliveryID(f.FiringID, f.Target)
 		decided := time.Now().AddDate(0, 0, -90)
@@ -204,6 +223,9 @@ func (h *house) furnish() {
 		}
 		kind := "succeeded"
 		switch {
+		case i == 55:
+			kind = "fired"
+			h.record("dispatcher", planned, attempt(1, 202, domain.Accepted, domain.Succeeded, "Klaviyo validated and queued it"))
 		case i%10 == 3:
 			kind = "withheld"
 			d := domain.Decision{Decision: domain.DecisionWithheld, Reason: "opted_out", Channel: domain.Email, Purpose: domain.Promo, Status: domain.OptedOut, DecidedBy: "import", DecidedAt: &decided, Position: 6, AsOf: 7}

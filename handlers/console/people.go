@@ -21,9 +21,13 @@ func (c *console) findPerson(v *visit) error {
 	}
 	id, err := uuid.Parse(text)
 	if err != nil {
-		return &api.Problem{Status: http.StatusUnprocessableEntity, Title: "This is not a person's id", Detail: "The CRM's id of a person is a UUID, such as 8fc344db-713e-4590-ab26-e82d77ba3313.", NextStep: "Look the person up in the CRM and copy the id."}
+		return notAPerson()
 	}
 	return v.back("/people/"+id.String(), "")
+}
+
+func notAPerson() error {
+	return &api.Problem{Status: http.StatusUnprocessableEntity, Title: "This is not a person's id", Detail: "The CRM's id of a person is a UUID, such as 8fc344db-713e-4590-ab26-e82d77ba3313.", NextStep: "Look the person up in the CRM and copy the id."}
 }
 
 type personPage struct {

@@ -63,13 +63,7 @@ func (c *console) functions() template.FuncMap {
 			b, err := json.MarshalIndent(v, "", "  ")
 			return string(b), err
 		},
-		"pretty": func(raw json.RawMessage) string {
-			var b bytes.Buffer
-			if json.Indent(&b, raw, "", "  ") != nil {
-				return string(raw)
-			}
-			return b.String()
-		},
+		"pretty":   pretty,
 		"words":    func(code any) string { return strings.ReplaceAll(fmt.Sprint(code), "_", " ") },
 		"tone":     tone,
 		"query":    query,
@@ -79,6 +73,8 @@ func (c *console) functions() template.FuncMap {
 		"ms":       func(v *float64) string { return duration(time.Duration(*v * float64(time.Millisecond))) },
 		"percent":  func(part, whole int64) string { return share(part, whole) },
 		"markup":   highlight,
+		"rfc":      rfc,
+		"deref":    func(b *bool) bool { return b != nil && *b },
 		"dict": func(pairs ...any) (map[string]any, error) {
 			out := map[string]any{}
 			for i := 0; i+1 < len(pairs); i += 2 {
@@ -91,6 +87,15 @@ func (c *console) functions() template.FuncMap {
 			return out, nil
 		},
 	}
+}
+
+// pretty is JSON with indentation.
+func pretty(raw json.RawMessage) string {
+	var b bytes.Buffer
+	if json.Indent(&b, raw, "", "  ") != nil {
+		return string(raw)
+	}
+	return b.String()
 }
 
 // when is a time for people, with all of it for machines and for whoever hovers over it.
@@ -109,6 +114,17 @@ func when(v any) template.HTML {
 	}
 	t = t.UTC()
 	return template.HTML(fmt.Sprintf(`<time datetime="%s" title="%[1]s">%s</time>`, t.Format(time.RFC3339Nano), t.Format("2 Jan 2006 15:04:05"))) //nolint:gosec // made of a time alone
+}
+
+// rfc is a time for an address.
+func rfc(v any) string {
+	switch v := v.(type) {
+	case time.Time:
+		return v.UTC().Format(time.RFC3339Nano)
+	case *time.Time:
+		return v.UTC().Format(time.RFC3339Nano)
+	}
+	return ""
 }
 
 // grouped is a number with thin spaces between its thousands.
@@ -229,6 +245,11 @@ var menu = []struct{ title, path, operation string }{
 var done = map[string]string{
 	"saved":     "Saved. A new version is recorded, and the next firing uses it.",
 	"unchanged": "Nothing has changed, so nothing was recorded.",
+	"proposed":  "Proposed. It holds once somebody else has approved it.",
+	"approved":  "Approved. It is a version now, and the next firing uses it.",
+	"declined":  "Declined. The target stays as it is.",
+	"moved":     "It leads to the new address now. That is a version, and the next firing uses it.",
+	"fired":     "The test was fired. It is recorded like every delivery.",
 	"disabled":  "Switched off. Firings that name it are withheld from now on.",
 	"enabled":   "Switched on. Firings go out through it again.",
 	"deleted":   "Withdrawn. Its versions stay in the ledger.",

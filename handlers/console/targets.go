@@ -1,16 +1,15 @@
 package console
 
 import (
-	"encoding/json"
-	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 
-	"github.com/goccy/go-yaml"
-
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/api"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/deliveries"
 )
 
@@ -26,36 +25,71 @@ func title(code string) string {
 }
 
 type targetsPage struct {
-	Items   []api.Target
-	Next    *string
-	MayEdit bool
+	Items     []api.Target
+	Next      *string
+	MayEdit   bool
+	Proposals int      // that wait for a decision
+	Templates []string // that a new target may begin as
 }
 
 func (c *console) listTargets(v *visit) error {
 	in := api.ListTargets.In()
 	in.Cursor, in.Limit = v.value("cursor"), pageSize
+	if v.wantsCSV() {
+		in.Limit = 500
+		return export(v, "targets", func(cursor string) (api.Page[api.Target], error) {
+			in.Cursor = cursor
+			out, err := api.ListTargets.Call(v.r.Context(), c.Service, v.who, in)
+			if err != nil {
+				return api.Page[api.Target]{}, err
+			}
+			return out.Body, nil
+		})
+	}
 	out, err := api.ListTargets.Call(v.r.Context(), c.Service, v.who, in)
 	if err != nil {
 		return err
 	}
-	return c.page(v, "targets", "Targets", targetsPage{out.Body.Items, out.Body.Next, v.may(api.PutTarget.ID)})
+	p := targetsPage{Items: out.Body.Items, Next: out.Body.Next, MayEdit: v.may(api.PutTarget.ID)}
+	templates, err := platforms.Templates()
+	if err != nil {
+		return err
+	}
+	for _, t := range templates {
+		p.Templates = append(p.Templates, t.Name)
+	}
+	if v.may(api.ListProposals.ID) {
+		open := api.ListProposals.In()
+		open.Limit = 500
+		waiting, err := api.ListProposals.Call(v.r.Context(), c.Service, v.who, open)
+		if err != nil {
+			return err
+		}
+		p.Proposals = len(waiting.Body.Items)
+	}
+	return c.page(v, "targets", "Targets", p)
 }
 
 type targetPage struct {
 	api.Target
+	File      string
 	Versions  []targetVersion
-	Shown     *targetVersion // whose change is shown in full
+	Compared  *comparison
+	Proposals []proposal
+	Queue     *api.QueuedTarget // what waits for it, and what holds that; nil when nothing does
 	MayEdit   bool
 	MaySwitch bool
 	MayDelete bool
 	MayList   bool
+	MayTest   bool
 }
 
 // targetVersion is one version: what it changed, and what was sent by it.
 type targetVersion struct {
 	api.Target
-	Diff []diffLine
-	Sent deliveries.Outcomes
+	Until *time.Time // when the next version replaced it
+	Diff  []diffLine
+	Sent  deliveries.Outcomes
 }
 
 func (c *console) showTarget(v *visit) error {
@@ -78,15 +112,30 @@ func (c *console) showTarget(v *visit) error {
 	if err != nil {
 		return err
 	}
-	p := targetPage{Target: now.Body, MayEdit: v.may(api.PutTarget.ID), MaySwitch: v.may(api.DisableTarget.ID), MayDelete: v.may(api.DeleteTarget.ID), MayList: v.may(api.ListDeliveries.ID)}
+	p := targetPage{
+		Target: now.Body, File: asFile(now.Body.Target),
+		MayEdit: v.may(api.PutTarget.ID), MaySwitch: v.may(api.DisableTarget.ID), MayDelete: v.may(api.DeleteTarget.ID), MayList: v.may(api.ListDeliveries.ID), MayTest: v.may(api.TestTarget.ID),
+	}
+	if p.Compared, err = compare(v, versions.Body.Items); err != nil {
+		return err
+	}
+	if p.Proposals, err = c.proposalsOf(v, now.Body); err != nil {
+		return err
+	}
+	if p.Queue, err = c.queueOf(v, handle); err != nil {
+		return err
+	}
 	items := versions.Body.Items
 	for i, t := range items {
 		tv := targetVersion{Target: t}
+		if i > 0 {
+			tv.Until = &items[i-1].ChangedAt
+		}
 		before := ""
 		if i+1 < len(items) {
-			before = asFile(items[i+1])
+			before = asFile(items[i+1].Target)
 		}
-		tv.Diff = diff(before, asFile(t))
+		tv.Diff = diff(before, asFile(t.Target))
 		for _, s := range sent.Body.Items {
 			if s.Version == t.Version {
 				tv.Sent = s.Outcomes
@@ -97,169 +146,19 @@ func (c *console) showTarget(v *visit) error {
 	return c.page(v, "target", now.Body.Handle, p)
 }
 
-// asFile is a target as a file of 'targets apply' has it.
-func asFile(t api.Target) string {
-	text, err := yaml.MarshalWithOptions(t.Target, yaml.UseLiteralStyleIfMultiline(true))
+// queueOf is what waits for a target; nil when nothing does, and for who may not see it.
+func (c *console) queueOf(v *visit, handle string) (*api.QueuedTarget, error) {
+	if !v.may(api.ListQueue.ID) {
+		return nil, nil //nolint:nilnil // nothing to show is an answer
+	}
+	out, err := api.ListQueue.Call(v.r.Context(), c.Service, v.who, api.ListQueue.In())
 	if err != nil {
-		return err.Error()
+		return nil, err
 	}
-	return string(text)
-}
-
-type editPage struct {
-	Handle   string
-	New      bool
-	Revision int64
-	Text     string // the file as it is edited
-	Reason   string
-	Problem  *api.Problem
-	Context  string
-	Preview  *preview
-	Source   string // the body's template, for the preview's marks
-}
-
-// preview is what a firing would send.
-type preview struct {
-	api.Preview
-	Source string // the body's template
-}
-
-const newTarget = `name: ""
-platform: webhook
-url: https://
-headers:
-  Content-Type: application/json
-body: |
-  {
-    "email": "{{ profile.email }}"
-  }
-consent: {channel: email, purpose: promo, mode: enforce}
-retry: {max_attempts: 8, timeout: 10s}
-limits: {rate: 50/s, concurrency: 16}
-`
-
-const sampleContext = `{
-  "profile": {"first_name": "Ada", "email": "ada@example.com"},
-  "reward": {"amount": 10}
-}`
-
-func (c *console) editTarget(v *visit) error {
-	handle := v.r.PathValue("handle")
-	p := editPage{Handle: handle, Context: sampleContext}
-	get := api.GetTarget.In()
-	get.Handle = handle
-	now, err := api.GetTarget.Call(v.r.Context(), c.Service, v.who, get)
-	switch {
-	case err == nil:
-		p.Revision, p.Text = now.Body.Revision, withoutHandle(asFile(now.Body))
-	case isNotFound(err):
-		p.New, p.Text = true, newTarget
-		if p.Handle == "new" {
-			p.Handle = v.value("handle")
-		}
-	default:
-		return err
+	if i := slices.IndexFunc(out.Body.Items, func(q api.QueuedTarget) bool { return q.Target == handle }); i >= 0 {
+		return &out.Body.Items[i], nil
 	}
-	return c.page(v, "target_edit", "Edit "+p.Handle, p)
-}
-
-// withoutHandle leaves out of a file what the address says already.
-func withoutHandle(text string) string {
-	var b strings.Builder
-	for line := range strings.Lines(text) {
-		if !strings.HasPrefix(line, "handle:") {
-			b.WriteString(line)
-		}
-	}
-	return b.String()
-}
-
-func isNotFound(err error) bool {
-	var p *api.Problem
-	return errors.As(err, &p) && p.Status == http.StatusNotFound
-}
-
-// asJSON turns an edited file into what the API takes.
-func asJSON(text, reason string) ([]byte, error) {
-	var object map[string]any
-	if err := yaml.Unmarshal([]byte(text), &object); err != nil {
-		return nil, &api.Problem{Status: http.StatusUnprocessableEntity, Title: "The file cannot be read", Detail: yaml.FormatError(err, false, false), NextStep: "Correct it; indentation counts in YAML."}
-	}
-	if reason != "" {
-		object["reason"] = reason
-	}
-	return json.Marshal(object)
-}
-
-func (c *console) saveTarget(v *visit) error {
-	p := editPage{Handle: v.r.PathValue("handle"), Text: normal(v.r.PostFormValue("file")), Reason: v.value("reason"), Context: normal(v.r.PostFormValue("context"))}
-	if p.Handle == "new" {
-		p.Handle = v.value("handle")
-	}
-	revision, _ := strconv.ParseInt(v.value("revision"), 10, 64)
-	p.Revision, p.New = revision, revision == 0
-	body, err := asJSON(p.Text, p.Reason)
-	if err == nil {
-		in := api.PutTarget.In()
-		in.Handle, in.RawBody = p.Handle, body
-		if p.New {
-			in.IfNoneMatch = "*"
-		} else {
-			in.IfMatch = `"` + decimal(revision) + `"`
-		}
-		saved, problem := api.PutTarget.Call(v.r.Context(), c.Service, v.who, in)
-		if err = problem; err == nil {
-			word := "saved"
-			if saved.Body.Revision == revision {
-				word = "unchanged"
-			}
-			return v.back("/targets/"+p.Handle, word)
-		}
-	}
-	if !errors.As(err, &p.Problem) {
-		return err
-	}
-	c.show(v.w, v.r, v, p.Problem.Status, "target_edit", "Edit "+p.Handle, p)
-	return nil
-}
-
-// normal is a form's text with the line ends that files have.
-func normal(text string) string { return strings.ReplaceAll(text, "\r\n", "\n") }
-
-// previewTarget renders what is in the form, as a page of its own or as the part of one that a script asks for.
-func (c *console) previewTarget(v *visit) error {
-	p := editPage{Handle: v.r.PathValue("handle"), Text: normal(v.r.PostFormValue("file")), Reason: v.value("reason"), Context: normal(v.r.PostFormValue("context"))}
-	p.Revision, _ = strconv.ParseInt(v.value("revision"), 10, 64)
-	p.New = p.Revision == 0
-	body, err := asJSON(p.Text, "")
-	if err == nil {
-		var draft struct {
-			Body string `json:"body"`
-		}
-		_ = json.Unmarshal(body, &draft) // the API says what is wrong with it
-		request, problem := json.Marshal(map[string]json.RawMessage{"context": rawOr(p.Context), "draft": body})
-		if problem != nil {
-			err = &api.Problem{Status: http.StatusUnprocessableEntity, Title: "The context is not JSON", NextStep: "Correct it: a JSON object."}
-		} else {
-			in := api.PreviewTarget.In()
-			in.Handle, in.RawBody = p.Handle, request
-			out, problem := api.PreviewTarget.Call(v.r.Context(), c.Service, v.who, in)
-			if err = problem; err == nil {
-				p.Preview = &preview{out.Body, draft.Body}
-			}
-		}
-	}
-	if err != nil && !errors.As(err, &p.Problem) {
-		return err
-	}
-	return c.page(v, "target_edit", "Edit "+p.Handle, p)
-}
-
-func rawOr(text string) json.RawMessage {
-	if strings.TrimSpace(text) == "" {
-		return json.RawMessage("{}")
-	}
-	return json.RawMessage(text)
+	return nil, nil //nolint:nilnil // nothing waits
 }
 
 func (c *console) switchTarget(v *visit) error {

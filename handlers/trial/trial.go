@@ -192,39 +192,41 @@ func (t Trials) context(ctx context.Context, by catalogue.Author, r Request) (ra
 		}
 		return r.Context, subject, "given", nil
 	case r.Delivery != uuid.Nil:
-		raw, subject, err = t.past(ctx, by, r)
-		return raw, subject, "past", err
+		past, err := t.Past(ctx, by, r.Delivery, r.Reason)
+		return past.Context, past.ProfileID, "past", err
 	case len(r.Target.Sample) > 0:
 		return r.Target.Sample, subject, "sample", nil
 	}
 	return nil, subject, "", ErrNoContext
 }
 
-// past opens the context of a past delivery. That it is shown is recorded before.
-func (t Trials) past(ctx context.Context, by catalogue.Author, r Request) (json.RawMessage, uuid.UUID, error) {
-	if r.Reason == "" {
-		return nil, uuid.Nil, ErrNoReason
+// Past opens the context of a past delivery, with the firing that it belongs to. That it is shown is recorded before.
+//
+// Errors: ErrNoReason; schema.ErrNotFound; schema.ErrErased.
+func (t Trials) Past(ctx context.Context, by catalogue.Author, delivery uuid.UUID, reason string) (past domain.ReactionFired, err error) {
+	if reason == "" {
+		return past, ErrNoReason
 	}
-	d, err := deliveries.Get(ctx, t.DB, r.Delivery)
+	d, err := deliveries.Get(ctx, t.DB, delivery)
 	if err != nil {
-		return nil, uuid.Nil, err
+		return past, err
 	}
 	recorded, err := schema.EventAt(ctx, t.DB, d.Firing.FiringPosition)
 	if err != nil {
-		return nil, uuid.Nil, err
+		return past, err
 	}
-	if err := t.record(ctx, by, domain.SealedRevealed{ProfileID: d.Firing.ProfileID, DeliveryID: r.Delivery, What: "event", Reason: r.Reason}); err != nil {
-		return nil, uuid.Nil, err
+	if err := t.record(ctx, by, domain.SealedRevealed{ProfileID: d.Firing.ProfileID, DeliveryID: delivery, What: "event", Reason: reason}); err != nil {
+		return past, err
 	}
 	opened, err := t.Vault.OpenEvents(ctx, []domain.Recorded{recorded})
 	if err != nil {
-		return nil, uuid.Nil, err
+		return past, err
 	}
-	fired, ok := opened[0].Payload.(domain.ReactionFired)
-	if !ok || opened[0].Erased || len(fired.Context) == 0 {
-		return nil, uuid.Nil, fmt.Errorf("delivery %s: %w", r.Delivery, schema.ErrErased)
+	past, ok := opened[0].Payload.(domain.ReactionFired)
+	if !ok || opened[0].Erased || len(past.Context) == 0 {
+		return past, fmt.Errorf("the context of delivery %s: %w", delivery, schema.ErrErased)
 	}
-	return fired.Context, d.Firing.ProfileID, nil
+	return past, nil
 }
 
 func (t Trials) record(ctx context.Context, by catalogue.Author, p domain.Payload) error {

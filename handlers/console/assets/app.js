@@ -56,24 +56,74 @@ for (const link of document.querySelectorAll("[data-copy]")) link.addEventListen
 
 for (const input of document.querySelectorAll("[data-submit]")) input.addEventListener("change", () => input.form.requestSubmit());
 
+// take puts a part of another answer in the place of ours.
+function take(html, id) {
+  const next = new DOMParser().parseFromString(html, "text/html").getElementById(id), part = document.getElementById(id);
+  if (next && part) part.replaceChildren(...[...next.childNodes].map(n => document.importNode(n, true)));
+  return Boolean(next && part);
+}
+
+// partsOf takes a template apart as highlight.go does: [class, text] after [class, text].
+const twigs = [["{#", "#}", "t-comment"], ["{%", "%}", "t-tag"], ["{{", "}}", "t-var"]];
+const key = /"(?:[^"\\{\n]|\\.|\{[^{%#\n])*"\s*:|[\w$.-]+:(?=\s)/y, literal = /(?:true|false|null|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\b/y;
+function partsOf(source) {
+  const parts = [];
+  let plain = "", quoted = false, word = true, first = true; // first: nothing but blanks stood on the line so far
+  const flush = () => { if (plain) parts.push([quoted ? "t-text" : "", plain]); plain = ""; };
+  for (let i = 0; i < source.length;) {
+    const twig = twigs.find(t => source.startsWith(t[0], i));
+    if (twig) {
+      const end = source.indexOf(twig[1], i + 2), to = end < 0 ? source.length : end + 2;
+      flush();
+      parts.push([twig[2], source.slice(i, to)]);
+      i = to; word = true; first = false;
+      continue;
+    }
+    const c = source[i];
+    if (quoted && c === "\\" && i + 1 < source.length) { plain += source.slice(i, i + 2); i += 2; continue; }
+    if (c === '"' && quoted) { plain += c; flush(); quoted = false; } else if (c === "\n" && quoted) { flush(); quoted = false; plain = c; } else if (!quoted) {
+      key.lastIndex = literal.lastIndex = i;
+      let m;
+      if ((c === '"' || first) && (m = key.exec(source))) { flush(); parts.push(["t-key", m[0]]); i += m[0].length; first = word = false; continue; }
+      if (word && (m = literal.exec(source))) { flush(); parts.push(["t-lit", m[0]]); i += m[0].length; first = word = false; continue; }
+      if (c === '"') { flush(); quoted = true; }
+      plain += c;
+    } else plain += c;
+    word = " \t\n:,[({".includes(c);
+    first = c === "\n" || first && (c === " " || c === "\t");
+    i++;
+  }
+  flush();
+  return parts;
+}
+
 const editor = document.getElementById("editor");
 if (editor) {
-  const file = document.getElementById("file"), context = document.getElementById("context"), paint = editor.querySelector(".paint"), area = file.parentElement;
-  const token = /(\{#[^]*?#\})|(\{%[^]*?%\})|(\{\{[^]*?\}\})|(^[ \t]*[\w$.-]+:|"(?:[^"\\{\n]|\\.)*"\s*:)|("(?:[^"\\{\n]|\\.)*")|(\b(?:true|false|null|-?\d+(?:\.\d+)?)\b)|(^[ \t]*#.*$)/gm;
-  const classes = ["", "t-comment", "t-tag", "t-var", "t-key", "t-text", "t-lit", "t-comment"];
+  document.documentElement.classList.add("js");
+  const file = document.getElementById("file"), paint = editor.querySelector(".paint"), area = file.parentElement;
+
+  // lineOf is the line of the file, from 0, that a line of one of its templates is; -1 when it cannot be told.
+  const lineOf = (part, line) => {
+    const name = part.replace(/^(headers|form)\//, ""), inside = name !== part, lines = file.value.split("\n");
+    const at = lines.findIndex(l => inside ? l.trimStart() !== l && l.trimStart().replace(/["']/g, "").toLowerCase().startsWith(name.toLowerCase() + ":") : l.startsWith(name + ":"));
+    if (at < 0) return -1;
+    return /:\s*[|>][-+\d]*\s*$/.test(lines[at]) ? at + line : at;
+  };
+  const missing = () => [...document.querySelectorAll("#preview [data-unresolved]")].map(a => ({ name: a.dataset.unresolved, line: lineOf(a.dataset.part, Number(a.dataset.line)) }));
   const repaint = () => {
-    const text = file.value, parts = [];
-    let at = 0;
-    for (const m of text.matchAll(token)) {
-      parts.push(text.slice(at, m.index));
+    const lacks = missing(), spans = [];
+    let line = 0;
+    for (const [kind, text] of partsOf(file.value)) {
+      const last = line + text.split("\n").length - 1;
+      if (!kind) { spans.push(text); line = last; continue; }
       const span = document.createElement("span");
-      span.className = classes[m.slice(1).findIndex(g => g !== undefined) + 1];
-      span.textContent = m[0];
-      parts.push(span);
-      at = m.index + m[0].length;
+      const lack = (kind === "t-var" || kind === "t-tag") && lacks.find(u => line <= u.line && u.line <= last && text.includes(u.name));
+      span.className = lack ? kind + " missing" : kind;
+      span.textContent = text;
+      spans.push(span);
+      line = last;
     }
-    parts.push(text.slice(at) + "\n");
-    paint.replaceChildren(...parts);
+    paint.replaceChildren(...spans, "\n");
     follow();
   };
   const follow = () => { paint.scrollTop = file.scrollTop; paint.scrollLeft = file.scrollLeft; };
@@ -81,31 +131,57 @@ if (editor) {
   new ResizeObserver(() => { paint.style.height = file.offsetHeight + "px"; }).observe(file);
   file.addEventListener("scroll", follow);
   file.addEventListener("keydown", event => {
+    if (event.key === "Escape") { editor.dataset.tab = "off"; return; } // then Tab moves on, as everywhere
     if (event.key !== "Tab" || event.shiftKey || event.altKey || event.ctrlKey || editor.dataset.tab === "off") return;
     event.preventDefault();
     file.setRangeText("  ", file.selectionStart, file.selectionEnd, "end");
     file.dispatchEvent(new Event("input", { bubbles: true }));
   });
-  file.addEventListener("keyup", event => { if (event.key === "Escape") editor.dataset.tab = "off"; }); // then Tab moves on, as everywhere
+  file.addEventListener("focus", () => { delete editor.dataset.tab; });
 
-  let timer, last;
-  const preview = async () => {
-    const form = new FormData(editor), mine = (last = Symbol());
+  // ask sends the form to one of its addresses and takes one part of the answer. Only the newest answer for a part counts.
+  const newest = {};
+  const ask = async (address, into) => {
+    const mine = newest[into] = Symbol(), part = document.getElementById(into);
+    part.setAttribute("aria-busy", "true");
     try {
-      const answer = await fetch(editor.dataset.preview, { method: "POST", body: new URLSearchParams(form), headers: { "X-Fragment": "1" } });
-      const next = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("preview");
-      if (mine === last && next) document.getElementById("preview").replaceChildren(...[...next.childNodes].map(n => document.importNode(n, true)));
+      const answer = await fetch(address, { method: "POST", body: new URLSearchParams(new FormData(editor)), headers: { "X-Fragment": "1" } });
+      if (answer.status === 401) location.reload();
+      const html = await answer.text();
+      if (mine === newest[into]) take(html, into);
     } catch (error) {
       // The service is away; the next stroke asks again.
+    } finally {
+      if (mine === newest[into]) part.removeAttribute("aria-busy");
+      repaint();
     }
   };
-  const changed = () => { clearTimeout(timer); timer = setTimeout(preview, 350); };
-  file.addEventListener("input", () => { repaint(); changed(); });
-  context.addEventListener("input", changed);
+  let timer;
+  const changed = () => { clearTimeout(timer); timer = setTimeout(() => ask(editor.dataset.preview, "preview"), 350); };
+  editor.addEventListener("input", event => {
+    if (event.target === file) repaint();
+    if (event.target === file || event.target.id === "context") changed();
+  });
+  editor.addEventListener("click", async event => {
+    const button = event.target.closest("button[data-into]"), lack = event.target.closest("[data-unresolved]");
+    if (button) {
+      event.preventDefault();
+      await ask(button.formAction, button.dataset.into);
+      if (button.dataset.into === "contexts") changed();
+    }
+    if (lack) {
+      event.preventDefault();
+      const line = lineOf(lack.dataset.part, Number(lack.dataset.line)), lines = file.value.split("\n");
+      const start = lines.slice(0, Math.max(0, line)).join("\n").length + (line > 0 ? 1 : 0), at = file.value.indexOf(lack.dataset.unresolved, start);
+      file.focus();
+      if (at >= 0) file.setSelectionRange(at, at + lack.dataset.unresolved.length);
+      file.scrollTop = Math.max(0, line - 5) * parseFloat(getComputedStyle(file).lineHeight);
+    }
+  });
   repaint();
-  if (!document.querySelector("#preview > *")) preview();
+  if (!document.querySelector("#preview > *")) ask(editor.dataset.preview, "preview");
   let dirty = false;
-  editor.addEventListener("input", () => { dirty = true; });
+  file.addEventListener("input", () => { dirty = true; });
   editor.addEventListener("submit", () => { dirty = false; });
   addEventListener("beforeunload", event => { if (dirty) event.preventDefault(); });
 }
