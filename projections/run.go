@@ -51,21 +51,15 @@ const buildSettings = "SET LOCAL jit = off; SET LOCAL work_mem = '64MB'; SET LOC
 
 // exclusively runs do while no other process builds in the same place.
 func (r *run) exclusively(ctx context.Context, do func() error) error {
-	conn, err := r.e.db.Conn(ctx)
+	unlock, mine, err := schema.TryLock(ctx, r.e.db, r.place.schema+".build")
 	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	key := r.place.schema + ".build"
-	var mine bool
-	if err := conn.QueryRowContext(ctx, `SELECT pg_try_advisory_lock(hashtextextended($1, 0))`, key).Scan(&mine); err != nil {
 		return err
 	}
 	if !mine {
 		return ErrBusy
 	}
-	defer conn.ExecContext(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock(hashtextextended($1, 0))`, key) //nolint:errcheck // the session ends anyway
-	r.start = time.Now()                                                                                          //nolint:forbidigo // measures how long it took; nothing is decided by it
+	defer unlock()
+	r.start = time.Now() //nolint:forbidigo // measures how long it took; nothing is decided by it
 	err = do()
 	if err != nil {
 		r.record(context.WithoutCancel(ctx), err)

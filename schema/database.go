@@ -49,20 +49,67 @@ type Options struct {
 	// an index whatever they are asked for. Planning them anew each time, which is what PostgreSQL does while it takes that
 	// for cheaper, costs more than running them.
 	Generic bool
+
+	// Direct is the server's own URL where the other leads through a pooler such as PgBouncer in transaction mode: for what
+	// needs a session, see the function Direct.
+	Direct string
 }
 
 // Connect opens a pool whose connections have the ledger's schema first on their search path. It does not wait
 // for the database: the first use of the pool does.
+//
+// With o.Direct, the pool uses databaseURL for one transaction at a time and keeps nothing on a connection between two.
 func Connect(databaseURL string, o Options) (*sql.DB, error) {
-	connector, err := newConnector(databaseURL, o)
+	if o.Name == "" {
+		o.Name = DefaultName
+	}
+	for _, name := range append([]string{o.Name}, o.Paths...) {
+		if !nameShape.MatchString(name) {
+			return nil, fmt.Errorf("schema name %q: use lower-case letters, digits and _, starting with a letter", name)
+		}
+	}
+	if o.Direct == "" {
+		c, err := connector(databaseURL, o, o.settings())
+		if err != nil {
+			return nil, err
+		}
+		return sql.OpenDB(sessionConnector{c, o.path()}), nil
+	}
+	pooled, err := connector(databaseURL, o, nil)
 	if err != nil {
 		return nil, err
 	}
-	return sql.OpenDB(connector), nil
+	past := o
+	past.Direct = ""
+	direct, err := Connect(o.Direct, past)
+	if err != nil {
+		return nil, err
+	}
+	var begin strings.Builder
+	for _, s := range o.settings() {
+		begin.WriteString("; SET LOCAL " + s[0] + " = " + s[1])
+	}
+	return sql.OpenDB(&transactions{pooled, begin.String(), direct}), nil
 }
 
-func newConnector(databaseURL string, o Options) (*pq.Connector, error) {
-	dsn, err := dataSource(databaseURL, o)
+// path is the search path.
+func (o Options) path() string { return strings.Join(append([]string{o.Name}, o.Paths...), ",") }
+
+// settings are what every connection, or else every transaction, works under.
+func (o Options) settings() [][2]string {
+	settings := [][2]string{{"search_path", o.path()}}
+	if o.Role != "" {
+		settings = append(settings, [2]string{"role", o.Role})
+	}
+	if o.Generic {
+		settings = append(settings, [2]string{"plan_cache_mode", "force_generic_plan"})
+	}
+	return settings
+}
+
+// connector puts the options into the URL, and the settings with them, so that every connection begins with them.
+func connector(databaseURL string, o Options, settings [][2]string) (*pq.Connector, error) {
+	dsn, err := dataSource(databaseURL, o, settings)
 	if err != nil {
 		return nil, err
 	}
@@ -73,32 +120,19 @@ func newConnector(databaseURL string, o Options) (*pq.Connector, error) {
 	return c, nil
 }
 
-// dataSource puts the options into the URL, where every connection of the pool finds them.
-func dataSource(databaseURL string, o Options) (string, error) {
-	if o.Name == "" {
-		o.Name = DefaultName
-	}
-	for _, name := range append([]string{o.Name}, o.Paths...) {
-		if !nameShape.MatchString(name) {
-			return "", fmt.Errorf("schema name %q: use lower-case letters, digits and _, starting with a letter", name)
-		}
-	}
+func dataSource(databaseURL string, o Options, settings [][2]string) (string, error) {
 	u, err := url.Parse(databaseURL)
 	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
 		return "", errors.New("the database URL does not parse: it looks like postgres://user:password@host:5432/database?sslmode=require")
 	}
 	q := u.Query()
-	settings := []string{"-c search_path=" + strings.Join(append([]string{o.Name}, o.Paths...), ",")}
-	if o.Role != "" {
-		settings = append(settings, "-c role="+o.Role)
+	options := q.Get("options")
+	for _, s := range settings {
+		options += " -c " + s[0] + "=" + s[1]
 	}
-	if o.Generic {
-		settings = append(settings, "-c plan_cache_mode=force_generic_plan")
+	if options = strings.TrimSpace(options); options != "" {
+		q.Set("options", options)
 	}
-	if given := q.Get("options"); given != "" {
-		settings = append([]string{given}, settings...)
-	}
-	q.Set("options", strings.Join(settings, " "))
 	q.Set("binary_parameters", "yes") // one round trip instead of two, and bytea as it is
 	if o.Label != "" {
 		q.Set("application_name", o.Label)

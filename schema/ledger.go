@@ -363,7 +363,7 @@ func (l *Ledger) connect() (*appendConns, error) {
 		call:  preparedConn{statement: appendCall, settings: "SET lock_timeout = '10s'; SET synchronous_commit = off"},
 		flush: preparedConn{statement: flushCall, settings: "SET synchronous_commit = on"},
 	}
-	if err := errors.Join(c.flush.open(ctx, l.db), c.call.open(ctx, l.db)); err != nil {
+	if err := errors.Join(c.flush.open(ctx, Direct(l.db)), c.call.open(ctx, Direct(l.db))); err != nil {
 		c.close()
 		return nil, err
 	}
@@ -572,9 +572,7 @@ func (a *preparedConn) close() {
 		a.stmt.Close() // the connection goes with it
 	}
 	if a.conn != nil {
-		// What was set on it must not travel back into the pool.
-		a.conn.Raw(func(any) error { return driver.ErrBadConn }) //nolint:errcheck // which is how a connection is thrown away
-		a.conn.Close()                                           // it is gone
+		Discard(a.conn)
 	}
 	a.conn, a.stmt = nil, nil
 }

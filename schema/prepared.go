@@ -8,9 +8,10 @@ import (
 
 // Prepared asks the database with statements that it prepares at their first use, so that what is asked again and again is
 // parsed and planned once on each connection. It is for the program's own few queries: a statement is kept as long as the
-// pool, unless it fails.
+// pool, unless it fails. Through a pooler, where nothing stays prepared, it asks without.
 type Prepared struct {
 	db         *sql.DB
+	lent       bool // db goes through a pooler
 	mu         sync.Mutex
 	statements map[string]*sql.Stmt
 }
@@ -21,10 +22,17 @@ var (
 )
 
 // NewPrepared prepares on db's connections.
-func NewPrepared(db *sql.DB) *Prepared { return &Prepared{db: db, statements: map[string]*sql.Stmt{}} }
+func NewPrepared(db *sql.DB) *Prepared {
+	return &Prepared{db: db, lent: Direct(db) != db, statements: map[string]*sql.Stmt{}}
+}
 
 // In asks inside a transaction, which should be of the same pool: of another it prepares each time.
-func (p *Prepared) In(tx *sql.Tx) Querier { return within{p, tx} }
+func (p *Prepared) In(tx *sql.Tx) Querier {
+	if p.lent {
+		return tx
+	}
+	return within{p, tx}
+}
 
 func (p *Prepared) statement(ctx context.Context, query string) (*sql.Stmt, error) {
 	p.mu.Lock()
@@ -59,6 +67,9 @@ func (p *Prepared) forget(query string) {
 
 // QueryContext is that of sql.DB.
 func (p *Prepared) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if p.lent {
+		return p.db.QueryContext(ctx, query, args...)
+	}
 	s, err := p.statement(ctx, query) //nolint:sqlclosecheck // statements are kept
 	if err != nil {
 		return nil, err
@@ -72,6 +83,9 @@ func (p *Prepared) QueryContext(ctx context.Context, query string, args ...any) 
 
 // QueryRowContext is that of sql.DB.
 func (p *Prepared) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	if p.lent {
+		return p.db.QueryRowContext(ctx, query, args...)
+	}
 	s, err := p.statement(ctx, query) //nolint:sqlclosecheck // statements are kept
 	if err != nil {
 		return p.db.QueryRowContext(ctx, query, args...) // which says why
@@ -81,6 +95,9 @@ func (p *Prepared) QueryRowContext(ctx context.Context, query string, args ...an
 
 // ExecContext is that of sql.DB.
 func (p *Prepared) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	if p.lent {
+		return p.db.ExecContext(ctx, query, args...)
+	}
 	s, err := p.statement(ctx, query) //nolint:sqlclosecheck // statements are kept
 	if err != nil {
 		return nil, err

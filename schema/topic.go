@@ -98,7 +98,8 @@ const (
 )
 
 // OpenTopic reads the ledger through db, which should be a pool of its own: each subscription keeps a connection
-// while it works. databaseURL, when not empty, is listened on for the appends of other processes.
+// while it works. databaseURL, when not empty, is listened on for the appends of other processes: the server's own, since a
+// pooler keeps no session to listen with.
 func OpenTopic(db *sql.DB, ledger *Ledger, databaseURL string, o Options, log *slog.Logger) (*Topic, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -109,7 +110,7 @@ func OpenTopic(db *sql.DB, ledger *Ledger, databaseURL string, o Options, log *s
 			o.Name = DefaultName
 		}
 		o.Label = "dispatch-ledger listener"
-		dsn, err := dataSource(databaseURL, o)
+		dsn, err := dataSource(databaseURL, o, o.settings())
 		if err != nil {
 			return nil, err
 		}

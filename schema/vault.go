@@ -76,7 +76,7 @@ type Vault struct {
 
 	contact, fingerprint *prf.Set // never change once there
 
-	ensureKeys, findKeys *sql.Stmt
+	asks *Prepared
 
 	mu       sync.RWMutex
 	wrapping map[int]tink.AEAD // guarded by mu; by wrapping_keys.id
@@ -98,7 +98,7 @@ type subjectKey struct {
 // A database that was sealed under another master key is refused with [ErrMasterKey]. The vault may be used for as long
 // as db is; it needs no closing.
 func OpenVault(ctx context.Context, db *sql.DB, master MasterKey, clock func() time.Time) (*Vault, error) {
-	v := &Vault{db: db, master: master, clock: clock}
+	v := &Vault{db: db, asks: NewPrepared(db), master: master, clock: clock}
 	var err error
 	if v.keys, err = lru.New[uuid.UUID, subjectKey](keysCached); err != nil {
 		return nil, err
@@ -116,12 +116,6 @@ func OpenVault(ctx context.Context, db *sql.DB, master MasterKey, clock func() t
 }
 
 func (v *Vault) open(ctx context.Context) (err error) {
-	if v.ensureKeys, err = v.db.PrepareContext(ctx, ensureKeysSQL); err != nil {
-		return err
-	}
-	if v.findKeys, err = v.db.PrepareContext(ctx, findKeysSQL); err != nil {
-		return err
-	}
 	if err := v.loadWrappingKeys(ctx); err != nil {
 		return err
 	}
@@ -375,7 +369,7 @@ func (v *Vault) ensure(ctx context.Context, subjects []uuid.UUID, keys map[uuid.
 			}
 		}
 		now := v.clock()
-		rows, err := v.ensureKeys.QueryContext(ctx, UUIDs(subjects), byteas(candidates), id, now)
+		rows, err := v.asks.QueryContext(ctx, ensureKeysSQL, UUIDs(subjects), byteas(candidates), id, now)
 		if err == nil {
 			err = v.read(ctx, rows, func(subject uuid.UUID, key subjectKey) {
 				keys[subject] = key
@@ -479,7 +473,7 @@ const findKeysSQL = `SELECT subject, wrapping_key, wrapped FROM subject_keys WHE
 func (v *Vault) Opener(ctx context.Context, subjects []uuid.UUID) (Opener, error) {
 	keys := make(map[uuid.UUID]subjectKey, len(subjects))
 	for batch := range slices.Chunk(subjects, keysPerQuery) {
-		rows, err := v.findKeys.QueryContext(ctx, UUIDs(batch))
+		rows, err := v.asks.QueryContext(ctx, findKeysSQL, UUIDs(batch))
 		if err == nil {
 			err = v.read(ctx, rows, func(subject uuid.UUID, key subjectKey) { keys[subject] = key })
 		}

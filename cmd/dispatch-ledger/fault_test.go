@@ -229,6 +229,7 @@ func post(ctx context.Context, url, body string) (position int64, err error) {
 type faultWorld struct {
 	url     string
 	dataDir string
+	args    []string // of the program besides
 	sink    *sink
 	engine  *engine
 	load    sync.WaitGroup
@@ -236,15 +237,15 @@ type faultWorld struct {
 }
 
 // newFaultWorld puts a target in place and starts firing at it.
-func newFaultWorld(t *testing.T, databaseURL string) (*faultWorld, *process) {
+func newFaultWorld(t *testing.T, databaseURL string, args ...string) (*faultWorld, *process) {
 	t.Helper()
-	w := &faultWorld{url: databaseURL, dataDir: t.TempDir(), sink: newSink(t), engine: &engine{accepted: map[string]int64{}}}
-	p := startProgram(t, w.url, w.dataDir)
+	w := &faultWorld{url: databaseURL, dataDir: t.TempDir(), args: args, sink: newSink(t), engine: &engine{accepted: map[string]int64{}}}
+	p := startProgram(t, w.url, w.dataDir, args...)
 	w.engine.at(p.address)
 	file := fmt.Sprintf("handle: sink\nplatform: webhook\nurl: %s\nbody: '{\"n\": {{ n }}}'\nretry: {max_attempts: 20, timeout: 1s, base: 10ms, max: 200ms}\nlimits: {concurrency: 32}\n", w.sink.URL)
 	var stderr bytes.Buffer
 	env := environ{lookup: os.LookupEnv, stdin: strings.NewReader(file), stdout: io.Discard, stderr: &stderr}
-	if code := run(t.Context(), env, []string{"targets", "apply", "-", "--database-url", w.url, "--data-dir", w.dataDir, "--log-level", "error"}); code != exitDone {
+	if code := run(t.Context(), env, append([]string{"targets", "apply", "-", "--database-url", w.url, "--data-dir", w.dataDir, "--log-level", "error"}, args...)); code != exitDone {
 		t.Fatalf("targets apply: exit code %d: %s", code, &stderr)
 	}
 	ctx, stop := context.WithCancel(t.Context())

@@ -51,15 +51,11 @@ const rebuildsAtOnce = 2
 
 // work keeps the projections, plans, dispatches and grows the tree until ctx ends, then lets what has begun end.
 func (st *store) work(ctx context.Context, o workerOptions) error {
-	hot, err := schema.Connect(st.url, schema.Options{
-		Name: st.settings.name, Role: "ledger_service", Paths: projections.Paths(st.settings.name, builtIn...), Label: "dispatch-ledger work", Generic: true,
-	})
+	hot, err := st.connect("dispatch-ledger work", true)
 	if err != nil {
 		return err
 	}
 	defer hot.Close()
-	hot.SetMaxOpenConns(workPoolSize)
-	hot.SetMaxIdleConns(workPoolSize)
 	topic, err := schema.OpenTopic(hot, st.ledger, st.url, schema.Options{Name: st.settings.name}, st.log)
 	if err != nil {
 		return err

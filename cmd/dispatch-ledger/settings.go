@@ -14,6 +14,8 @@ type settings struct {
 	env environ
 
 	databaseURL string
+	directURL   string
+	connections int
 	dataDir     string
 	name        string
 	logFormat   string
@@ -26,6 +28,8 @@ type settings struct {
 
 func (s *settings) addTo(flags *pflag.FlagSet) {
 	flags.StringVar(&s.databaseURL, "database-url", "", "PostgreSQL 15 or newer; DATABASE_URL is honoured too. Empty: a private one under --data-dir")
+	flags.StringVar(&s.directURL, "session-database-url", "", "the server's own URL, where the other leads to a pooler such as PgBouncer in transaction mode: for what needs a session")
+	flags.IntVar(&s.connections, "connections", 24, "most connections to the database for requests and for the work together; besides, a process keeps up to five of its own")
 	flags.StringVar(&s.dataDir, "data-dir", defaultDataDir(s.env.lookup), "where the private PostgreSQL, the master key and the last checkpoint live")
 	flags.StringVar(&s.name, "ledger", "ledger", "SQL schema of the ledger, so that one database can hold several")
 	flags.StringVar(&s.masterKey, "master-key-file", "", "file with the master key; made on first use under --data-dir when empty. DISPATCH_LEDGER_MASTER_KEY holds the key itself")

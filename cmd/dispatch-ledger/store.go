@@ -33,7 +33,8 @@ var builtIn = []projections.Definition{targets.Definition, consent.Definition, c
 
 // store is an open ledger, as every command needs it.
 type store struct {
-	url       string // of the owner
+	url       string // of the owner, on the server itself
+	pooled    string // the same by way of a pooler; empty: there is none
 	private   bool   // this process runs the database
 	db        *sql.DB
 	ledger    *schema.Ledger
@@ -50,12 +51,34 @@ type store struct {
 	inspecting *inspector.Handler // see store.inspector
 }
 
-// The pools bound the service's connections, so that two processes fit into a small server. Of the one, two append and the
-// rest answer requests; of the other, each subscription has one and the dispatcher the rest.
-const (
-	poolSize     = 26
-	workPoolSize = 18
-)
+// connectionsMin is what a process needs at least: two that append, one that claims, and some that hold one of the work's
+// while they wait for one of the requests'.
+const connectionsMin = 16
+
+// idle is how long a connection that nobody needs is kept.
+const idle = 30 * time.Second
+
+// connect opens a pool in the service's role, with the projections on its path and half of the process's connections. A
+// process has two: of the one, two connections append and the rest answer requests; of the other, each subscription has one
+// while it works and the dispatcher the rest. Whoever holds one of the second may wait for one of the first, never the other
+// way round.
+func (st *store) connect(label string, generic bool) (*sql.DB, error) {
+	o := schema.Options{Name: st.settings.name, Role: "ledger_service", Paths: projections.Paths(st.settings.name, builtIn...), Label: label, Generic: generic}
+	url := st.url
+	if st.pooled != "" {
+		url, o.Direct = st.pooled, st.url
+	}
+	db, err := schema.Connect(url, o)
+	if err != nil {
+		return nil, err
+	}
+	for _, pool := range []*sql.DB{db, schema.Direct(db)} {
+		pool.SetMaxOpenConns(st.settings.connections / 2)
+		pool.SetMaxIdleConns(st.settings.connections / 2)
+		pool.SetConnMaxIdleTime(idle)
+	}
+	return db, nil
+}
 
 // open finds or starts the database, migrates it, and opens the ledger in the service's role.
 func (s *settings) open(ctx context.Context) (_ *store, err error) {
@@ -75,12 +98,9 @@ func (s *settings) open(ctx context.Context) (_ *store, err error) {
 	if err := st.migrate(ctx); err != nil {
 		return nil, err
 	}
-	st.db, err = schema.Connect(st.url, schema.Options{Name: s.name, Role: "ledger_service", Paths: projections.Paths(s.name, builtIn...), Label: "dispatch-ledger"})
-	if err != nil {
+	if st.db, err = st.connect("dispatch-ledger", false); err != nil {
 		return nil, err
 	}
-	st.db.SetMaxOpenConns(poolSize)
-	st.db.SetMaxIdleConns(poolSize)
 	st.closeDown = append(st.closeDown, st.db.Close)
 	st.engine = projections.NewEngine(st.db, s.name, log, builtIn...)
 	if st.outdated, err = st.engine.Install(ctx); err != nil {
@@ -116,6 +136,15 @@ func (st *store) findDatabase(ctx context.Context) error {
 	st.url = s.databaseURL
 	if st.url == "" {
 		st.url, _ = s.env.lookup("DATABASE_URL")
+	}
+	if s.connections < connectionsMin {
+		return usagef("--connections is %d; with less than %d the parts of a process wait for each other", s.connections, connectionsMin)
+	}
+	if s.directURL != "" {
+		if st.url == "" {
+			return usagef("--session-database-url goes with the pooler's URL as --database-url; without a pooler, give the server's as --database-url alone")
+		}
+		st.url, st.pooled = s.directURL, st.url
 	}
 	if st.url != "" {
 		return nil

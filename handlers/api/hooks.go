@@ -12,7 +12,7 @@ import (
 )
 
 // hooksAtOnce bounds the webhooks that are worked on at the same time: each holds a connection.
-const hooksAtOnce = 8
+const hooksAtOnce = 4
 
 func (a *api) hookRoutes() {
 	register(a, huma.Operation{

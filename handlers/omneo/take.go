@@ -102,7 +102,7 @@ func (s *Service) Take(ctx context.Context, actor string, h Hook) (t Taken, err 
 
 // lock lets webhooks about one profile follow each other, over all processes: each is compared with the one before it.
 func (s *Service) lock(ctx context.Context, profile uuid.UUID) (unlock func(), err error) {
-	tx, err := s.DB.BeginTx(ctx, nil)
+	tx, err := schema.Direct(s.DB).BeginTx(ctx, nil) // held while others of the pool are asked for
 	if err != nil {
 		return nil, err
 	}

@@ -279,28 +279,13 @@ func (s *Service) steps(ctx context.Context, l *link, r *run, file *Import) erro
 	}
 }
 
-// lock makes this process the one that works on a platform. The lock is the connection's: it goes when the process does.
+// lock makes this process the one that works on a platform.
 func (s *Service) lock(ctx context.Context, platform string) (unlock func(), err error) {
-	conn, err := s.DB.Conn(ctx)
-	if err != nil {
-		return nil, err
+	unlock, locked, err := schema.TryLock(ctx, s.DB, "reconcile."+platform)
+	if err == nil && !locked {
+		err = fmt.Errorf("%w: %s, in another process", ErrRunning, platform)
 	}
-	var got bool
-	key := `hashtextextended('reconcile.' || current_schema() || '.' || $1, 0)`
-	if err := conn.QueryRowContext(ctx, `SELECT pg_try_advisory_lock(`+key+`)`, platform).Scan(&got); err != nil || !got {
-		if err == nil {
-			err = fmt.Errorf("%w: %s, in another process", ErrRunning, platform)
-		}
-		return nil, errors.Join(err, conn.Close())
-	}
-	return func() {
-		done, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		defer cancel()
-		if _, err := conn.ExecContext(done, `SELECT pg_advisory_unlock(`+key+`)`, platform); err != nil {
-			_ = conn.Raw(func(any) error { return errors.New("the lock must not go back to the pool") }) // closes it
-		}
-		_ = conn.Close() // it goes back to the pool, or is gone
-	}, nil
+	return unlock, err
 }
 
 // comparison describes what of a run is compared on a channel.

@@ -3,7 +3,6 @@ package queue
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"fmt"
 	"time"
 
@@ -130,7 +129,7 @@ func (c *Claimer) open(ctx context.Context) (err error) {
 	if c.conn != nil {
 		return nil
 	}
-	if c.conn, err = c.db.Conn(ctx); err != nil {
+	if c.conn, err = schema.Direct(c.db).Conn(ctx); err != nil {
 		return err
 	}
 	if _, err = c.conn.ExecContext(ctx, byIndex); err == nil {
@@ -147,8 +146,7 @@ func (c *Claimer) open(ctx context.Context) (err error) {
 // Close gives the connection up. The claimer may be used again.
 func (c *Claimer) Close() {
 	if c.conn != nil {
-		c.conn.Raw(func(any) error { return driver.ErrBadConn }) //nolint:errcheck // its settings are its own: it must not go back to the pool
-		c.conn.Close()
+		schema.Discard(c.conn)
 	}
 	c.conn, c.work, c.due = nil, nil, nil
 }
