@@ -216,12 +216,14 @@ func (a *told) prints(want int, args ...string) {
 	a.all.WriteString(out)
 }
 
-// inTheClear finds a person's values in everything that a database holds, in text and in bytes.
-func inTheClear(t *testing.T, db *sql.DB, p planted) (found []string) {
+// inTheClear finds people's values in everything that a database holds, in text and in bytes.
+func inTheClear(t *testing.T, db *sql.DB, people ...planted) (found []string) {
 	t.Helper()
 	var patterns []string
-	for _, mark := range p.marks() {
-		patterns = append(patterns, regexp.QuoteMeta(mark), hex.EncodeToString([]byte(mark)))
+	for _, p := range people {
+		for _, mark := range p.marks() {
+			patterns = append(patterns, regexp.QuoteMeta(mark), hex.EncodeToString([]byte(mark)))
+		}
 	}
 	rows, err := db.QueryContext(t.Context(), `SELECT quote_ident(schemaname) || '.' || quote_ident(tablename) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')`)
 	if err != nil {
