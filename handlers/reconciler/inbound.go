@@ -137,6 +137,11 @@ func (s *Service) take(ctx context.Context, l *link, rec *platforms.Record, plac
 		}
 		items = append(items, optOuts...)
 	}
+	reports, err := s.toldOfAddress(ctx, l, rec.Addr.Channel, row, lifting, holders)
+	if err != nil {
+		return false, false, err
+	}
+	items = append(items, reports...)
 	return len(holders) > 0, true, s.record(ctx, Source+"/"+l.Name, now, items)
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/contacts"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/suppressions"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
@@ -96,7 +97,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 }
 
 // Reads are the subscriptions of the projections that a run reads, and brings to the ledger's end before it compares.
-var Reads = []string{consent.Definition.SubscriptionName(), suppressions.Definition.SubscriptionName()}
+var Reads = []string{consent.Definition.SubscriptionName(), suppressions.Definition.SubscriptionName(), contacts.Definition.SubscriptionName()}
 
 // waitForProjections waits for those who keep the projections to come to the ledger's present end.
 func (s *Service) waitForProjections(ctx context.Context) error {
@@ -244,8 +245,11 @@ func (s *Service) record(ctx context.Context, actor string, at time.Time, items 
 				return err
 			}
 			e.Actor, e.Source, e.OccurredAt, e.CorrelationID = actor, Source, at, it.run
-			if c, ok := it.payload.(domain.ConsentChanged); ok {
-				e.OccurredAt = c.DecidedAt
+			switch p := it.payload.(type) {
+			case domain.ConsentChanged:
+				e.OccurredAt = p.DecidedAt
+			case domain.AddressReported:
+				e.OccurredAt = p.ReportedAt
 			}
 			events[i], secrets[i] = e, secret
 		}

@@ -109,6 +109,12 @@ func TestWebhooks(t *testing.T) {
 	if _, err := send("m2", "suppressed", "hard_bounce", true); err != nil || c.standing(t, p) != domain.OptedIn {
 		t.Errorf("after a bounce: %v, consent is %q", err, c.standing(t, p))
 	}
+	if err := c.settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if f := c.address(t, p); f.Status != domain.AddressBounced || f.ReportedBy != c.name {
+		t.Errorf("after a bounce the address is known as %+v", f)
+	}
 	p = q
 	if err := c.settle(t.Context()); err != nil {
 		t.Fatal(err)

@@ -16,7 +16,7 @@ import (
 // resolve records what was read, takes their opt-outs in, asks what a person has to decide, and queues what is to be written
 // there. Every event has an id that follows from what it is about: whoever repeats this adds nothing.
 func (s *Service) resolve(ctx context.Context, l *link, r *run) error {
-	for _, step := range []func(context.Context, *link, *run) error{s.recordNews, s.recordOptOuts, s.raise, s.recordConfirmed} {
+	for _, step := range []func(context.Context, *link, *run) error{s.recordNews, s.recordOptOuts, s.recordReports, s.raise, s.recordConfirmed} {
 		if err := step(ctx, l, r); err != nil {
 			return err
 		}

@@ -294,6 +294,7 @@ func (s *Service) comparison(l *link, r *run, channel domain.Channel) suppressio
 	return suppressions.Comparison{
 		Run: r.id, Platform: l.Name, Channel: channel, Policy: l.PlatformPolicy, Started: r.startedAt, Read: r.readUntil,
 		Readable: l.lists(channel), Complete: complete, Everyone: l.caps.ShowsAll, Verify: l.verify(), Repeats: l.caps.RepeatsShow, Writable: l.writes(channel), CanLift: l.lifts(channel),
+		Undeliverable: undeliverable,
 	}
 }
 

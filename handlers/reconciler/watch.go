@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/suppressions"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
@@ -22,7 +23,7 @@ const Name = "reconciler"
 func (s *Service) Subscription() schema.Subscription {
 	return schema.Subscription{
 		Name: Name, Limit: 5000, Types: []string{"consent.changed"},
-		After: Reads,
+		After: []string{consent.Definition.SubscriptionName(), suppressions.Definition.SubscriptionName()},
 	}
 }
 

@@ -29,6 +29,8 @@ type Comparison struct {
 	Repeats  bool          // a repeated opt-out shows with its own time
 	Writable bool          // opt-outs can be written on the channel
 	CanLift  bool          // the platform lifts on request, and the policy lets it
+
+	Undeliverable []string // reasons that say that an address does not work, whoever writes to it
 }
 
 // planFor gives the statements of a comparison room to hash whole lists, in this transaction alone.
@@ -116,7 +118,7 @@ WITH ` + theirsCTE + `, matched AS MATERIALIZED (
 	FROM consent_held c WHERE c.channel = $2 AND c.purpose = ANY($6::text[]) AND c.profile_id IN (SELECT profile_id FROM matched)
 	GROUP BY c.profile_id
 ), judged AS MATERIALIZED (
-	SELECT m.hash, m.profile_id, m.reason, m.latest, o.out_at, o.out_position, o.in_at, o.in_position, m.fresh, m.class AS kind,
+	SELECT m.hash, m.profile_id, m.reason, m.at, m.latest, o.out_at, o.out_position, o.in_at, o.in_position, m.fresh, m.class AS kind,
 	       x.echo,
 	       CASE
 	       WHEN m.profile_id IS NULL THEN CASE WHEN m.fresh THEN 'unknown_contact' END
@@ -141,10 +143,24 @@ WITH ` + theirsCTE + `, matched AS MATERIALIZED (
 	       CASE j.class WHEN 'missing_here' THEN 'record' WHEN 'other_reasons' THEN 'push'
 	            ELSE CASE WHEN $7 AND $8 AND j.latest < j.in_at AND NOT j.echo THEN 'lift' ELSE 'ask' END END
 	FROM judged j WHERE j.class IN ('missing_here', 'other_reasons', 'resubscribed_here')
+), reported AS ( -- that an address of ours does not work there, unless somebody has said as much, or otherwise, since
+	INSERT INTO reconciled_differences (run, platform, channel, class, hash, profile_id, reason, theirs_at, action)
+	SELECT $1, $3, $2, 'deliverability', j.hash, j.profile_id, j.reason, j.at, 'report'
+	FROM judged j LEFT JOIN address_facts f ON f.channel = $2 AND f.hash = encode(j.hash, 'hex') AND f.profile_id IN (j.profile_id, '00000000-0000-0000-0000-000000000000') AND f.reported_at >= j.at
+	WHERE j.kind = 'deliverability' AND j.profile_id IS NOT NULL AND j.reason = ANY($9::text[]) AND f.hash IS NULL
 )
 SELECT count(DISTINCT hash), count(*) FILTER (WHERE kind = 'consent' AND out_at IS NOT NULL),
        count(*) FILTER (WHERE class = 'unknown_contact'), count(*) FILTER (WHERE class = 'deliverability'), count(*) FILTER (WHERE class = 'echo')
 FROM judged`
+
+// workingQuery finds the addresses that the list holds no more, of which it alone had said that they do not work.
+const workingQuery = `
+INSERT INTO reconciled_differences (run, platform, channel, class, hash, profile_id, reason, theirs_at, action)
+SELECT DISTINCT $1::uuid, $3, $2, 'deliverability', s.hash, r.profile_id, 'working', $4::timestamptz, 'report'
+FROM reconciled_state s JOIN reach r ON r.channel = $2 AND r.hash = s.hash
+JOIN address_facts f ON f.channel = $2 AND f.hash = encode(s.hash, 'hex') AND f.profile_id IN (r.profile_id, '00000000-0000-0000-0000-000000000000')
+WHERE s.run = $1 AND s.channel = $2 AND s.scope = '' AND s.news = 'lifted' AND s.class = 'deliverability' AND f.status IN ('bounced', 'invalid') AND f.reported_by = $3
+  AND NOT EXISTS (SELECT FROM listed o WHERE o.channel = $2 AND o.scope = '' AND o.hash = s.hash AND o.platform <> $3 AND NOT o.lifted AND o.class = 'deliverability')`
 
 // absentQuery classifies who opted out here and is not on the list.
 const absentQuery = `
@@ -212,10 +228,10 @@ SELECT $1, $3, $2, scope, 'scope_differs', count(*), 'ask' FROM scoped WHERE pur
 type Tally struct {
 	Suppressed, Agreed, OptedOut, Contacts, KnownThere int64
 	Differences                                        map[string]int64 // new ones of this channel, by class
-	Planned                                            map[string]int64 // what is done about them: record, push, lift, ask
+	Planned                                            map[string]int64 // what is done about them: record, push, lift, ask, report
 }
 
-// Classify finds the differences of one channel and says for each what is done about it: record, push, lift, ask or none.
+// Classify finds the differences of one channel and says for each what is done about it: record, push, lift, ask, report or none.
 // It may be called again.
 func Classify(ctx context.Context, tx *sql.Tx, c Comparison) (Tally, error) {
 	t := Tally{Differences: map[string]int64{}, Planned: map[string]int64{}}
@@ -249,9 +265,10 @@ func Classify(ctx context.Context, tx *sql.Tx, c Comparison) (Tally, error) {
 		{"differences", `DELETE FROM reconciled_differences WHERE run = $1 AND channel = $2`, []any{c.Run, c.Channel}, nil},
 		{
 			"whom the list holds", listedQuery,
-			[]any{c.Run, c.Channel, c.Platform, c.Read, verify, purposes, c.CanLift, c.Repeats},
+			[]any{c.Run, c.Channel, c.Platform, c.Read, verify, purposes, c.CanLift, c.Repeats, pq.Array(c.Undeliverable)},
 			[]any{&t.Suppressed, &t.Agreed, &unknown, &undeliverable, &echo},
 		},
+		{"addresses that work again", workingQuery, []any{c.Run, c.Channel, c.Platform, c.Read}, nil},
 		{
 			"whom it does not hold", absentQuery,
 			[]any{c.Run, c.Channel, c.Platform, c.Read, verify, purposes, c.Readable, c.Complete, skip, lifted, c.Writable},
@@ -287,7 +304,9 @@ func Classify(ctx context.Context, tx *sql.Tx, c Comparison) (Tally, error) {
 		if err := rows.Scan(&class, &action, &n); err != nil {
 			return t, fmt.Errorf("compare: %w", err)
 		}
-		t.Differences[class] += n
+		if action != "report" { // these are counted as they are listed
+			t.Differences[class] += n
+		}
 		t.Planned[action] += n
 	}
 	for class, n := range map[string]int64{domain.UnknownContact: unknown, domain.DeliveryProblem: undeliverable, domain.EchoOfOurs: echo} {

@@ -153,6 +153,15 @@ func NotTaken(ctx context.Context, tx *sql.Tx, run uuid.UUID, platform string) e
 	return nil
 }
 
+// Bounced gives the persons with an address of which a platform was the last to say that it does not work.
+func Bounced(ctx context.Context, q schema.Querier, platform string, channel domain.Channel, hash []byte) (map[uuid.UUID]bool, error) {
+	rows, err := q.QueryContext(ctx, `SELECT profile_id FROM address_facts WHERE channel = $1 AND hash = $2 AND status IN ('bounced', 'invalid') AND reported_by = $3`, channel, HashOf(hash), platform)
+	if err != nil {
+		return nil, fmt.Errorf("addresses: %w", err)
+	}
+	return profiles(rows)
+}
+
 // Undecided gives the persons with an address whose consent an opt-out there, made at a time, changes: who has not opted out
 // themselves, did not agree later, and of whom the platform does not speak because we told it to.
 func Undecided(ctx context.Context, q schema.Querier, platform string, channel domain.Channel, hash []byte, pushedFor, means []domain.Purpose, at time.Time, verify time.Duration) (map[uuid.UUID]bool, error) {
@@ -168,6 +177,10 @@ func Undecided(ctx context.Context, q schema.Querier, platform string, channel d
 	if err != nil {
 		return nil, fmt.Errorf("addresses: %w", err)
 	}
+	return profiles(rows)
+}
+
+func profiles(rows *sql.Rows) (map[uuid.UUID]bool, error) {
 	defer rows.Close()
 	out := map[uuid.UUID]bool{}
 	for rows.Next() {
