@@ -4,18 +4,16 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/lib/pq"
 	"github.com/spf13/cobra"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
-	"github.com/dispatch-ledger/dispatch-ledger/projections"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/audit"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/deliveries"
@@ -37,53 +35,43 @@ func newBenchQuery(s *settings) *cobra.Command {
 		},
 	}
 	cmd.Flags().IntVar(&b.deliveries, "deliveries", 10_000_000, "how many; each is two events, a planned one and its attempt")
+	cmd.Flags().BoolVar(&b.plans, "plans", false, "print how PostgreSQL answered each question, and what it read for it")
 	cmd.Flags().IntVar(&b.times, "times", 300, "how often each question is asked")
 	return cmd
 }
 
 type queryBench struct {
 	deliveries, times int
+	plans             bool
 }
 
-// benchSource is what is made up of deliveries $1 to $2 of a ledger of $4: 200 targets of which the first have most deliveries
-// and one had a hundred, long ago; a person for five deliveries; outcomes and reasons some of which are rare. $3 is the instant
-// of the first; the others follow a millisecond apart. Each has two positions, of which a withheld one leaves the second empty.
-const benchSource = `
-FROM (SELECT i, $3::timestamptz + i * interval '1 millisecond' AS at, md5('d' || i)::uuid AS d, md5('f' || i)::uuid AS f, md5('p' || (i * 7919) % ($4::bigint / 5))::uuid AS p,
-             CASE WHEN i < 5000 AND i % 50 = 0 THEN 'target-rare' ELSE 'target-' || floor(200 * power(((i * 104729) % 1000003) / 1000003.0::float8, 3)) END AS t,
-             CASE WHEN i < 5000 AND i % 50 = 0 THEN 'reaction-rare' ELSE 'reaction-' || (i * 31) % 300 END AS r,
-             (ARRAY['klaviyo', 'sfmc', 'braze', 'dotdigital', 'yotpo', 'webhook'])[1 + i % 7 % 6] AS platform, 1 + i * 5 / $4::bigint AS version,
-             CASE WHEN i % 20 = 3 THEN 'withheld' WHEN i % 100 = 4 THEN 'rejected' WHEN i % 40 = 5 THEN 'failed' ELSE 'succeeded' END AS o,
-             CASE WHEN i % 10000 = 45 THEN 'timeout' WHEN i % 40 = 5 THEN 'permanent' ELSE 'accepted' END AS v,
-             CASE WHEN i % 20 = 3 THEN CASE WHEN i < 5000 THEN 'erased' ELSE 'consent' END WHEN i % 100 = 4 THEN 'unresolved' END AS reason,
-             '{"decision":"' || CASE WHEN i % 5000 = 7 THEN 'flagged","reason":"opted_out' ELSE 'allowed","reason":"opted_in' END || '","channel":"email","purpose":"promo","status":"opted_in","as_of":' || 2 * i - 1 || '}' AS consent,
-             encode(sha256(i::text::bytea), 'hex') AS body
-      FROM generate_series($1::bigint, $2::bigint) i) x`
+// explained prints the plan of each query that it passes on, while it has somewhere to print it to.
+type explained struct {
+	schema.Querier
+	to io.Writer
+}
 
-// benchFill fills the ledger and the audit trail, table by table. The events' data are what the planner and the dispatcher
-// record, without sealed parts.
-var benchFill = []string{
-	`INSERT INTO events (position, id, type, stream, version, subject, state, target, delivery_id, recorded_at, actor, source, correlation_id, data, leaf)
-SELECT 2 * i - 1 + k, md5(k || 'e' || i)::uuid,
-       CASE WHEN k = 1 THEN 'delivery.attempted' WHEN reason IS NOT NULL THEN 'delivery.' || o ELSE 'delivery.planned' END,
-       'delivery-' || d, k + 1, p, CASE WHEN k = 1 OR reason IS NOT NULL THEN o ELSE 'pending' END, t, d,
-       at, CASE WHEN k = 1 THEN 'dispatcher' ELSE 'planner' END, '/bench', f,
-       CASE WHEN k = 1 THEN '{"delivery_id":"' || d || '","target":"' || t || '","profile_id":"' || p || '","attempt":1,"started_at":"' || to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
-                || '","duration_ms":' || 3 + i % 400 || ',"status":' || CASE WHEN o = 'succeeded' THEN 202 ELSE 500 END || ',"verdict":"' || v || '","outcome":"' || o || '","address":"198.51.100.7:443","worker":"bench/1"}'
-            ELSE '{"delivery_id":"' || d || '","firing_id":"' || f || '","firing_position":' || 2 * i - 1 || ',"reaction":"' || r || '","trigger":"reward.created","cause":"reaction","target":"' || t
-                || '","target_version":' || version || ',"platform":"' || platform || '","profile_id":"' || p || '","consent":' || consent || ',"reason":"' || coalesce(reason, '') || '","body_sha256":"' || body || '","body_bytes":512,"max_attempts":8}' END::json,
-       sha256((2 * i + k)::text::bytea)` + benchSource + `, generate_series(0, 1) k WHERE k = 0 OR reason IS NULL ORDER BY 1`,
-	`INSERT INTO deliveries (delivery_id, position, firing_id, firing_position, reaction, trigger, cause, target, target_version, platform, profile_id, outcome, reason,
-       consent, body_sha256, max_attempts, planned_at, finished_at, attempts, against, changed)
-SELECT d, 2 * i - 1, f, 2 * i - 1, r, 'reward.created', 'reaction', t, version, platform, p, o, coalesce(reason, v), consent::json, body, 8, at, at,
-       CASE WHEN reason IS NULL THEN 1 ELSE 0 END, CASE WHEN i % 5000 = 7 THEN 'opted_out' END, 2 * i` + benchSource,
-	`INSERT INTO attempts (delivery_id, attempt, position, started_at, duration_ms, status, verdict, outcome, address, worker, probe, recorded_at)
-SELECT d, 1, 2 * i, at, 3 + i % 400, CASE WHEN o = 'succeeded' THEN 202 ELSE 500 END, v, o, '198.51.100.7:443', 'bench/1', false, at` + benchSource + ` WHERE reason IS NULL`,
-	`INSERT INTO tallies AS y (bucket, reaction, target, target_version, platform, pending, retrying, succeeded, failed, withheld, rejected, cancelled, expired)
-SELECT date_bin('15 minutes', at, '2000-01-01Z'), r, t, version, platform, 0, 0, count(*) FILTER (WHERE o = 'succeeded'), count(*) FILTER (WHERE o = 'failed'),
-       count(*) FILTER (WHERE o = 'withheld'), count(*) FILTER (WHERE o = 'rejected'), 0, 0` + benchSource + ` GROUP BY 1, 2, 3, 4, 5
-ON CONFLICT (bucket, reaction, target, target_version, platform) DO UPDATE SET
-       succeeded = y.succeeded + excluded.succeeded, failed = y.failed + excluded.failed, withheld = y.withheld + excluded.withheld, rejected = y.rejected + excluded.rejected`,
+// QueryContext implements schema.Querier.
+func (e *explained) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if e.to == nil {
+		return e.Querier.QueryContext(ctx, query, args...)
+	}
+	rows, err := e.Querier.QueryContext(ctx, "EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF) "+query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var line string
+		if err := rows.Scan(&line); err != nil {
+			return nil, err
+		}
+		fmt.Fprintln(e.to, "  "+line)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return e.Querier.QueryContext(ctx, query, args...)
 }
 
 // benchQuery asks what people ask.
@@ -91,93 +79,24 @@ func (st *store) benchQuery(ctx context.Context, b queryBench) error {
 	if err := st.fillForQueries(ctx, b.deliveries); err != nil {
 		return err
 	}
-	db, pick := st.db, func() int { return 1 + rand.IntN(b.deliveries) } //nolint:gosec // not a secret
-	id := func(kind string, i int) (out uuid.UUID) {
-		if err := db.QueryRowContext(ctx, `SELECT md5($1)::uuid`, fmt.Sprint(kind, i)).Scan(&out); err != nil {
-			return uuid.Nil
-		}
-		return out
-	}
-	list := func(f deliveries.Filter) func(context.Context) (int, error) {
-		return func(ctx context.Context) (int, error) {
-			found, err := deliveries.List(ctx, db, f)
-			return len(found), err
-		}
-	}
-	events := func(f schema.Filter) func(context.Context) (int, error) {
-		f.Descending, f.Limit = true, 50
-		return func(ctx context.Context) (int, error) {
-			found, err := audit.Events(ctx, db, f)
-			return len(found), err
-		}
-	}
-	var first, last time.Time
-	if err := db.QueryRowContext(ctx, `SELECT min(planned_at), max(planned_at) FROM deliveries`).Scan(&first, &last); err != nil {
+	db := &explained{Querier: st.db}
+	questions, err := questionsOf(ctx, db, b)
+	if err != nil {
 		return err
 	}
-	middle := first.Add(last.Sub(first) / 2)
-	ids := make([]uuid.UUID, b.times)
-	people := make([]uuid.UUID, b.times)
-	for i := range ids {
-		ids[i], people[i] = id("d", pick()), id("p", pick()%(b.deliveries/5))
-	}
-	next := 0
-	turn := func(all []uuid.UUID) uuid.UUID { next++; return all[next%len(all)] }
-	questions := []struct {
-		what   string
-		keyed  bool
-		answer func(context.Context) (int, error)
-	}{
-		{"a delivery with its attempts", true, func(ctx context.Context) (int, error) {
-			_, err := deliveries.Get(ctx, db, turn(ids))
-			return 1, err
-		}},
-		{"a person's deliveries", true, func(ctx context.Context) (int, error) {
-			found, err := deliveries.List(ctx, db, deliveries.Filter{Profile: turn(people)})
-			return len(found), err
-		}},
-		{"everything about a person", true, func(ctx context.Context) (int, error) {
-			found, err := audit.Events(ctx, db, schema.Filter{Subject: turn(people), Limit: 50})
-			return len(found), err
-		}},
-		{"a person's consent", true, func(ctx context.Context) (int, error) {
-			found, err := consent.Read(ctx, db, turn(people), consent.AsOf{})
-			return len(found.Held()), err
-		}},
-		{"a delivery's events", true, func(ctx context.Context) (int, error) {
-			found, err := audit.Events(ctx, db, schema.Filter{DeliveryID: turn(ids), Limit: 50})
-			return len(found), err
-		}},
-		{"deliveries, the newest", false, list(deliveries.Filter{})},
-		{"deliveries that failed", false, list(deliveries.Filter{Outcomes: []domain.Outcome{domain.Failed}})},
-		{"deliveries of a target", false, list(deliveries.Filter{Target: "target-3"})},
-		{"deliveries of a rare target", false, list(deliveries.Filter{Target: "target-rare"})},
-		{"failed deliveries of a target", false, list(deliveries.Filter{Target: "target-150", Outcomes: []domain.Outcome{domain.Failed}})},
-		{"cancelled deliveries of a reaction (none)", false, list(deliveries.Filter{Reaction: "reaction-7", Outcomes: []domain.Outcome{domain.Cancelled}})},
-		{"deliveries of a rare reaction", false, list(deliveries.Filter{Reaction: "reaction-rare"})},
-		{"deliveries of a platform that failed", false, list(deliveries.Filter{Platform: "yotpo", Outcomes: []domain.Outcome{domain.Failed}})},
-		{"withheld for a rare reason, long ago", false, list(deliveries.Filter{Reason: "erased", Outcomes: []domain.Outcome{domain.Withheld}})},
-		{"sent to people who were opted out", false, list(deliveries.Filter{Against: deliveries.AgainstOptOut})},
-		{"a target's deliveries in an hour of the middle", false, list(deliveries.Filter{Target: "target-3", From: middle, To: middle.Add(time.Hour)})},
-		{"requests with an unknown outcome", false, func(ctx context.Context) (int, error) {
-			found, err := deliveries.Unknown(ctx, db, 0, true, 50)
-			return len(found), err
-		}},
-		{"events of a frequent type", false, events(schema.Filter{Types: []string{"delivery.planned"}})},
-		{"events of a rare type, long ago", false, events(schema.Filter{Types: []string{"bench.rare"}})},
-		{"events of a rare target", false, events(schema.Filter{Target: "target-rare"})},
-		{"outcomes of a reaction in all time", false, func(ctx context.Context) (int, error) {
-			found, err := deliveries.Counts(ctx, db, deliveries.CountFilter{Reaction: "reaction-7"}, deliveries.Together)
-			return len(found), err
-		}},
-		{"outcomes of a target, version by version", false, func(ctx context.Context) (int, error) {
-			found, err := deliveries.Counts(ctx, db, deliveries.CountFilter{Target: "target-3"}, deliveries.ByVersion)
-			return len(found), err
-		}},
+	if b.plans {
+		db.to = st.settings.env.stdout
+		for _, question := range questions {
+			fmt.Fprintf(db.to, "%s\n", question.what)
+			if _, err := question.answer(ctx); err != nil {
+				return fmt.Errorf("%s: %w", question.what, err)
+			}
+		}
+		db.to = nil
 	}
 	out := tabwriter.NewWriter(st.settings.env.stdout, 0, 4, 2, ' ', 0)
-	fmt.Fprintf(out, "%d DELIVERIES\tROWS\tP50\tP99\tMEANT\tHOLDS\n", b.deliveries)
-	held := true
+	fmt.Fprintf(out, "%d DELIVERIES\tROWS\tP50\tP99\tTIMES LOOK-UP\tMEANT\tHOLDS\n", b.deliveries)
+	held, baseline := true, time.Duration(0)
 	for _, question := range questions {
 		meant := 100 * time.Millisecond
 		if question.keyed {
@@ -194,9 +113,12 @@ func (st *store) benchQuery(ctx context.Context, b queryBench) error {
 			all[i], rows = time.Since(start), n
 		}
 		slices.Sort(all)
-		p99 := all[len(all)*99/100]
+		p50, p99 := all[len(all)/2], all[len(all)*99/100]
+		if baseline == 0 {
+			baseline = p50
+		}
 		held = held && p99 < meant
-		fmt.Fprintf(out, "%s\t%d\t%s\t%s\t%s\t%v\n", question.what, rows, all[len(all)/2].Round(10*time.Microsecond), p99.Round(10*time.Microsecond), meant, p99 < meant)
+		fmt.Fprintf(out, "%s\t%d\t%s\t%s\t%.1f\t%s\t%v\n", question.what, rows, p50.Round(10*time.Microsecond), p99.Round(10*time.Microsecond), float64(p50)/float64(baseline), meant, p99 < meant)
 	}
 	if err := out.Flush(); err != nil {
 		return err
@@ -207,129 +129,124 @@ func (st *store) benchQuery(ctx context.Context, b queryBench) error {
 	return nil
 }
 
-// fillForQueries makes the ledger that is asked, unless an earlier run has made it, and builds the projections from it as a
-// rebuild does.
-func (st *store) fillForQueries(ctx context.Context, n int) error {
-	head, err := st.ledger.Head(ctx)
-	if err != nil {
-		return err
-	}
-	if head > 2*int64(n)+100 || head > 0 && head < 2*int64(n) {
-		return fmt.Errorf("the ledger holds %d events, not the %d of %d deliveries; name another --data-dir", head, 2*n, n)
-	}
-	if head > 0 {
-		return nil
-	}
-	owner, err := schema.Connect(st.url, schema.Options{Name: st.settings.name, Paths: projections.Paths(st.settings.name, builtIn...)})
-	if err != nil {
-		return err
-	}
-	defer owner.Close()
-	say := func(format string, args ...any) { fmt.Fprintf(st.settings.env.stderr, format+"\n", args...) }
-	begin, start := time.Now(), time.Now().Add(-time.Duration(n)*time.Millisecond).UTC()
-	if _, err := owner.ExecContext(ctx, `SELECT ensure_partitions($1)`, 2*n+200); err != nil {
-		return err
-	}
-	var indexes []string
-	for _, of := range []string{st.settings.name + "_deliveries", st.settings.name} {
-		again, err := withoutIndexes(ctx, owner, of)
-		if err != nil {
-			return err
-		}
-		indexes = append(indexes, again...)
-	}
-	if st.private { // what is made up may be lost
-		for _, s := range []string{`ALTER SYSTEM SET fsync = off`, `ALTER SYSTEM SET full_page_writes = off`, `ALTER SYSTEM SET max_wal_size = '8GB'`, `SELECT pg_reload_conf()`} {
-			if _, err := owner.ExecContext(ctx, s); err != nil {
-				return err
-			}
-		}
-	}
-	const batch = 100_000
-	for from := 1; from <= n; from += batch {
-		to := min(from+batch-1, n)
-		if err := fillBatch(ctx, owner, from, to, start, n); err != nil {
-			return err
-		}
-		say("%d of %d deliveries in the ledger after %s", to, n, time.Since(begin).Round(time.Second))
-	}
-	// A type that occurred once, long ago: among the gaps that withheld deliveries leave.
-	if _, err := owner.ExecContext(ctx, `INSERT INTO events (position, id, type, stream, version, recorded_at, actor, source, data, leaf)
-		VALUES (6, gen_random_uuid(), 'bench.rare', 'bench', 1, $1, 'bench', '/bench', '{}', sha256('')),
-		       ($2, gen_random_uuid(), 'bench.last', 'bench', 2, $3, 'bench', '/bench', '{}', sha256(''))`, start.Add(3*time.Millisecond), 2*n+1, start.Add(time.Duration(n+1)*time.Millisecond)); err != nil {
-		return err
-	}
-	for _, index := range indexes {
-		if _, err := owner.ExecContext(ctx, index); err != nil {
-			return err
-		}
-	}
-	say("indexed after %s", time.Since(begin).Round(time.Second))
-	lastSaid := time.Now()
-	if err := st.engine.Rebuild(ctx, audit.Definition, projections.RebuildOptions{Progress: func(p projections.Progress) {
-		if time.Since(lastSaid) > 10*time.Second {
-			lastSaid = time.Now()
-			say("projection audit: %d of %d events, %.0f a second, %s left", p.Done, p.Total, p.Rate, p.Left.Round(time.Second))
-		}
-	}}); err != nil {
-		return err
-	}
-	for _, d := range []projections.Definition{consent.Definition, deliveries.Definition} {
-		if _, err := owner.ExecContext(ctx, `SELECT move_cursor($1, $2)`, d.SubscriptionName(), 2*n+1); err != nil {
-			return err
-		}
-	}
-	for _, table := range []string{"events", "deliveries", "attempts", "tallies", "blocks"} {
-		if _, err := owner.ExecContext(ctx, `VACUUM ANALYZE `+table); err != nil {
-			return err
-		}
-	}
-	say("made in %s", time.Since(begin).Round(time.Second))
-	return nil
+// benchQuestion is something that people ask.
+type benchQuestion struct {
+	what   string
+	keyed  bool // it is about one delivery or one person
+	answer func(context.Context) (rows int, err error)
 }
 
-// withoutIndexes drops a schema's indexes other than those of keys, and gives the statements that make them again.
-func withoutIndexes(ctx context.Context, db *sql.DB, name string) (again []string, err error) {
-	rows, err := db.QueryContext(ctx, `SELECT i.indexname, i.indexdef FROM pg_indexes i WHERE i.schemaname = $1
-		AND NOT EXISTS (SELECT FROM pg_constraint c WHERE c.conname = i.indexname AND c.connamespace = $1::regnamespace)
-		AND NOT EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = format('%I.%I', i.schemaname, i.indexname)::regclass)
-		AND (i.schemaname LIKE '%\_deliveries' OR i.tablename LIKE 'events%')`, name)
+// questionsOf are what pages, commands and routes ask, with every combination of filters that costs something of its own. The first
+// is the baseline.
+func questionsOf(ctx context.Context, db schema.Querier, b queryBench) ([]benchQuestion, error) {
+	ids, people := make([]uuid.UUID, b.times), make([]uuid.UUID, b.times)
+	var first, last time.Time
+	head, err := schema.Head(ctx, db)
 	if err != nil {
 		return nil, err
 	}
-	defer rows.Close()
-	var drop []string
-	for rows.Next() {
-		var index, definition string
-		if err := rows.Scan(&index, &definition); err != nil {
-			return nil, err
-		}
-		again, drop = append(again, strings.Replace(definition, " ON ONLY ", " ON ", 1)), append(drop, "DROP INDEX "+pq.QuoteIdentifier(name)+"."+pq.QuoteIdentifier(index))
-	}
-	if err := rows.Err(); err != nil {
+	if err := db.QueryRowContext(ctx, `SELECT (SELECT planned_at FROM deliveries ORDER BY position LIMIT 1), (SELECT planned_at FROM deliveries ORDER BY position DESC LIMIT 1)`).Scan(&first, &last); err != nil {
 		return nil, err
 	}
-	for _, statement := range drop {
-		if _, err := db.ExecContext(ctx, statement); err != nil {
+	for i := range ids {
+		if err := db.QueryRowContext(ctx, `SELECT delivery_id, profile_id FROM deliveries WHERE position >= $1 ORDER BY position LIMIT 1`, rand.Int64N(head-2000)).Scan(&ids[i], &people[i]); err != nil { //nolint:gosec // not a secret
 			return nil, err
 		}
 	}
-	return again, nil
-}
-
-func fillBatch(ctx context.Context, db *sql.DB, from, to int, start time.Time, n int) error {
-	tx, err := db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
+	middle, next := first.Add(last.Sub(first)/2), 0
+	turn := func(all []uuid.UUID) uuid.UUID { next++; return all[next%len(all)] }
+	keyed := func(what string, answer func(context.Context) (int, error)) benchQuestion { return benchQuestion{what, true, answer} }
+	list := func(what string, f deliveries.Filter) benchQuestion {
+		return benchQuestion{what, false, func(ctx context.Context) (int, error) {
+			found, err := deliveries.List(ctx, db, f)
+			return len(found), err
+		}}
 	}
-	defer tx.Rollback()
-	if _, err := tx.ExecContext(ctx, `SET LOCAL synchronous_commit = off`); err != nil {
-		return err
+	events := func(what string, f schema.Filter) benchQuestion {
+		f.Descending, f.Limit = true, 50
+		return benchQuestion{what, false, func(ctx context.Context) (int, error) {
+			found, err := audit.Events(ctx, db, f)
+			return len(found), err
+		}}
 	}
-	for _, statement := range benchFill {
-		if _, err := tx.ExecContext(ctx, statement, from, to, start, n); err != nil {
-			return err
-		}
+	counts := func(what string, f deliveries.CountFilter, by deliveries.By) benchQuestion {
+		return benchQuestion{what, false, func(ctx context.Context) (int, error) {
+			found, err := deliveries.Counts(ctx, db, f, by)
+			return len(found), err
+		}}
 	}
-	return tx.Commit()
+	changes := func(what string, k audit.ConsentKind) benchQuestion {
+		return benchQuestion{what, false, func(ctx context.Context) (int, error) {
+			found, err := audit.ConsentChanges(ctx, db, audit.ConsentFilter{Kind: k, Limit: 50})
+			return len(found), err
+		}}
+	}
+	of := func(outcomes ...domain.Outcome) []domain.Outcome { return outcomes }
+	hour := func(f deliveries.Filter) deliveries.Filter {
+		f.From, f.To = middle, middle.Add(time.Hour)
+		return f
+	}
+	return []benchQuestion{
+		keyed("one row by its primary key", func(ctx context.Context) (n int, err error) {
+			return 1, db.QueryRowContext(ctx, `SELECT attempts FROM deliveries WHERE delivery_id = $1`, turn(ids)).Scan(&n)
+		}),
+		keyed("a delivery with its attempts", func(ctx context.Context) (int, error) {
+			_, err := deliveries.Get(ctx, db, turn(ids))
+			return 1, err
+		}),
+		keyed("a delivery's events", func(ctx context.Context) (int, error) {
+			found, err := audit.Events(ctx, db, schema.Filter{DeliveryID: turn(ids), Limit: 50})
+			return len(found), err
+		}),
+		keyed("a person's deliveries", func(ctx context.Context) (int, error) {
+			found, err := deliveries.List(ctx, db, deliveries.Filter{Profile: turn(people)})
+			return len(found), err
+		}),
+		keyed("everything about a person, in order", func(ctx context.Context) (int, error) {
+			found, err := audit.Events(ctx, db, schema.Filter{Subject: turn(people), Limit: 50})
+			return len(found), err
+		}),
+		keyed("a person's consent", func(ctx context.Context) (int, error) {
+			found, err := consent.Read(ctx, db, turn(people), consent.AsOf{})
+			return len(found.Held()), err
+		}),
+		list("deliveries, the newest", deliveries.Filter{}),
+		list("succeeded", deliveries.Filter{Outcomes: of(domain.Succeeded)}),
+		list("failed", deliveries.Filter{Outcomes: of(domain.Failed)}),
+		list("withheld or rejected: which firings became no delivery", deliveries.Filter{Outcomes: of(domain.Withheld, domain.Rejected)}),
+		list("withheld for a rare reason, long ago", deliveries.Filter{Reason: "erased", Outcomes: of(domain.Withheld)}),
+		list("withheld for consent, of a target", deliveries.Filter{Reason: "consent", Target: "target-30"}),
+		list("sent to people who were opted out", deliveries.Filter{Against: deliveries.AgainstOptOut}),
+		list("sent to people who were opted out, of a target", deliveries.Filter{Against: deliveries.AgainstOptOut, Target: "target-30"}),
+		list("being sent or waiting", deliveries.Filter{Outcomes: of(domain.Pending, domain.Sending, domain.Held, domain.Retrying)}),
+		list("of a target", deliveries.Filter{Target: "target-3"}),
+		list("of a target that had a hundred, long ago", deliveries.Filter{Target: trailRare}),
+		list("of a target, failed", deliveries.Filter{Target: "target-30", Outcomes: of(domain.Failed)}),
+		list("of a target's version", deliveries.Filter{Target: "target-3", Version: 1}),
+		list("of a target, in an hour of the middle", hour(deliveries.Filter{Target: "target-3"})),
+		list("of a reaction", deliveries.Filter{Reaction: "reaction-7"}),
+		list("of a reaction, cancelled: none", deliveries.Filter{Reaction: "reaction-7", Outcomes: of(domain.Cancelled)}),
+		list("of a reaction that is one in ten thousand", deliveries.Filter{Reaction: trailSeldom}),
+		list("of it, through the target that many share", deliveries.Filter{Reaction: trailSeldom, Target: trailShared}),
+		list("of it, failed", deliveries.Filter{Reaction: trailSeldom, Outcomes: of(domain.Failed)}),
+		list("of a reaction through a target that it never fires", deliveries.Filter{Reaction: "reaction-7", Target: "target-3"}),
+		list("of a platform", deliveries.Filter{Platform: "yotpo"}),
+		list("of a platform, failed, in an hour of the middle", hour(deliveries.Filter{Platform: "yotpo", Outcomes: of(domain.Failed)})),
+		list("of a platform, expired: none", deliveries.Filter{Platform: "yotpo", Outcomes: of(domain.Expired)}),
+		{"requests with an unknown outcome", false, func(ctx context.Context) (int, error) {
+			found, err := deliveries.Unknown(ctx, db, 0, true, 50)
+			return len(found), err
+		}},
+		events("events of a frequent type", schema.Filter{Types: []string{"delivery.planned"}}),
+		events("events of a rare target", schema.Filter{Target: trailRare}),
+		events("events of a type and an actor that never meet", schema.Filter{Types: []string{"delivery.planned"}, Actor: "crm"}),
+		changes("opt-outs", audit.ConsentKind{Status: domain.OptedOut}),
+		changes("consent changes by source and method", audit.ConsentKind{DecidedBy: "import", Method: "csv"}),
+		counts("outcomes of everything in all time", deliveries.CountFilter{}, deliveries.Together),
+		counts("outcomes by target in all time", deliveries.CountFilter{}, deliveries.ByTarget),
+		counts("outcomes of a reaction in all time", deliveries.CountFilter{Reaction: "reaction-7"}, deliveries.Together),
+		counts("outcomes of a reaction in a month, to the minute", deliveries.CountFilter{Reaction: "reaction-7", From: middle.Add(7 * time.Minute), To: middle.Add(30 * 24 * time.Hour)}, deliveries.Together),
+		counts("outcomes of a target, version by version", deliveries.CountFilter{Target: "target-3"}, deliveries.ByVersion),
+		counts("the last day by quarter of an hour", deliveries.CountFilter{From: last.Add(-24 * time.Hour)}, deliveries.ByPeriod),
+	}, nil
 }
