@@ -59,6 +59,7 @@ func questioned(t *testing.T) (world, []domain.Recorded) {
 			t.Fatal(err)
 		}
 	}
+	spread(t, w)
 	for _, live := range w.engine.Live(1) {
 		n := int64(10_000)
 		if live.Subscription.Name == audit.Definition.SubscriptionName() {
@@ -78,6 +79,28 @@ func questioned(t *testing.T) (world, []domain.Recorded) {
 	return w, events
 }
 
+// spread lays the events of a ledger over some months, several to a quarter of an hour here and there, and nothing for days.
+func spread(t *testing.T, w world) {
+	t.Helper()
+	tx, err := w.ledger.DB().BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	for _, s := range []string{
+		`SET LOCAL ROLE NONE`, `ALTER TABLE events_1 DISABLE TRIGGER append_only`, `ALTER TABLE events DISABLE TRIGGER events_append_only`, // as nobody else may
+		`UPDATE events SET recorded_at = '2026-01-01Z'::timestamptz + position / 16 * interval '5 minutes' + position / 40 * interval '4 hours' + position / 300 * interval '9 days'`,
+		`ALTER TABLE events_1 ENABLE TRIGGER append_only`, `ALTER TABLE events ENABLE TRIGGER events_append_only`,
+	} {
+		if _, err := tx.ExecContext(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Every filter, page by page, gives what going through all gives.
 func TestFilteredListsAreWhatGoingThroughAllGives(t *testing.T) {
 	t.Parallel()
@@ -93,8 +116,8 @@ func TestFilteredListsAreWhatGoingThroughAllGives(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		f := deliveries.Filter{
 			Target: maybe(rt, "target", "t0", "t1"), Reaction: maybe(rt, "reaction", "r0", "r1"), Platform: maybe(rt, "platform", "klaviyo"),
-			Reason: maybe(rt, "reason", "erased", "unresolved"), Limit: rapid.IntRange(1, 40).Draw(rt, "limit"),
-			Outcomes: rapid.SliceOfNDistinct(rapid.SampledFrom([]domain.Outcome{domain.Pending, domain.Succeeded, domain.Withheld, domain.Failed}), 0, 2, rapid.ID).Draw(rt, "outcomes"),
+			Reason: maybe(rt, "reason", "erased", "unresolved", "", ""), Limit: rapid.IntRange(1, 40).Draw(rt, "limit"),
+			Outcomes: rapid.SliceOfNDistinct(rapid.SampledFrom([]domain.Outcome{domain.Pending, domain.Succeeded, domain.Withheld, domain.Failed, domain.Sending, domain.Cancelled}), 0, 3, rapid.ID).Draw(rt, "outcomes"),
 		}
 		if rapid.Bool().Draw(rt, "one person's") {
 			f.Profile = everything[rapid.IntRange(0, 5).Draw(rt, "person")].Firing.ProfileID
@@ -226,12 +249,12 @@ func TestCountsAreWhatCountingGives(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, by := range []deliveries.By{deliveries.Together, deliveries.ByReaction, deliveries.ByTarget, deliveries.ByVersion, deliveries.ByPeriod} {
+	for _, by := range []deliveries.By{deliveries.Together, deliveries.ByReaction, deliveries.ByTarget, deliveries.ByVersion, deliveries.ByPeriod, deliveries.ByDay} {
 		want, got := map[string]int64{}, map[string]int64{}
 		for _, d := range everything {
 			key := map[deliveries.By]string{
 				deliveries.ByReaction: d.Firing.Reaction, deliveries.ByTarget: d.Firing.Target, deliveries.ByVersion: fmt.Sprint(d.Firing.Target, d.Firing.TargetVersion),
-				deliveries.ByPeriod: d.PlannedAt.UTC().Truncate(deliveries.Bucket).String(),
+				deliveries.ByPeriod: d.PlannedAt.UTC().Truncate(deliveries.Bucket).String(), deliveries.ByDay: d.PlannedAt.UTC().Truncate(24 * time.Hour).String(),
 			}[by]
 			want[key+" "+string(d.Outcome)]++
 		}
@@ -241,7 +264,7 @@ func TestCountsAreWhatCountingGives(t *testing.T) {
 		}
 		for _, c := range counts {
 			key := map[deliveries.By]string{
-				deliveries.ByReaction: c.Reaction, deliveries.ByTarget: c.Target, deliveries.ByVersion: fmt.Sprint(c.Target, c.Version), deliveries.ByPeriod: c.Bucket.String(),
+				deliveries.ByReaction: c.Reaction, deliveries.ByTarget: c.Target, deliveries.ByVersion: fmt.Sprint(c.Target, c.Version), deliveries.ByPeriod: c.Bucket.String(), deliveries.ByDay: c.Bucket.String(),
 			}[by]
 			for _, o := range domain.Outcomes {
 				if n := c.Outcomes.Of(o); n != 0 {
@@ -253,6 +276,37 @@ func TestCountsAreWhatCountingGives(t *testing.T) {
 			t.Errorf("by %s: %v, want %v", by, got, want)
 		}
 	}
+	rapid.Check(t, func(rt *rapid.T) {
+		moment := rapid.Custom(func(rt *rapid.T) time.Time {
+			at := everything[rapid.IntRange(0, 399).Draw(rt, "of")].PlannedAt.UTC()
+			return rapid.SampledFrom([]time.Time{{}, at, at.Truncate(24 * time.Hour), at.Truncate(24 * time.Hour).Add(deliveries.Bucket)}).Draw(rt, "at")
+		})
+		f := deliveries.CountFilter{
+			From: moment.Draw(rt, "from"), To: moment.Draw(rt, "to"), Target: rapid.SampledFrom([]string{"", "t0"}).Draw(rt, "target"), Reaction: rapid.SampledFrom([]string{"", "r1"}).Draw(rt, "reaction"),
+			Platform: rapid.SampledFrom([]string{"", "webhook"}).Draw(rt, "platform"), Version: rapid.Int64Range(0, 2).Draw(rt, "version"),
+		}
+		width := rapid.SampledFrom([]time.Duration{deliveries.Bucket, 24 * time.Hour}).Draw(rt, "width")
+		by := map[time.Duration][]deliveries.By{deliveries.Bucket: {deliveries.Together, deliveries.ByPeriod, deliveries.ByVersion}, 24 * time.Hour: {deliveries.ByDay}}[width]
+		var want int64
+		for _, d := range everything {
+			if bucket := d.PlannedAt.UTC().Truncate(width); (f.From.IsZero() || !bucket.Before(f.From.Truncate(width))) && (f.To.IsZero() || bucket.Before(f.To)) && (f.Target == "" || d.Firing.Target == f.Target) &&
+				(f.Reaction == "" || d.Firing.Reaction == f.Reaction) && (f.Platform == "" || d.Firing.Platform == f.Platform) && (f.Version == 0 || d.Firing.TargetVersion == f.Version) {
+				want++
+			}
+		}
+		counts, err := deliveries.Counts(t.Context(), db, f, rapid.SampledFrom(by).Draw(rt, "by"))
+		if err != nil {
+			rt.Fatal(err)
+		}
+		var got int64
+		for _, c := range counts {
+			got += c.Outcomes.Total()
+		}
+		if got != want {
+			rt.Errorf("%+v: %d, want %d", f, got, want)
+		}
+	})
+
 	from, to := everything[399].PlannedAt.Truncate(deliveries.Bucket), everything[0].PlannedAt.Add(time.Hour)
 	latencies, err := deliveries.Latencies(t.Context(), db, from, to)
 	if err != nil || len(latencies) == 0 || latencies[0].P50 < 3*time.Millisecond || latencies[0].P99 > 6*time.Millisecond {

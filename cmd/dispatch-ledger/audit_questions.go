@@ -25,9 +25,9 @@ func auditOutcomes(s *settings) *cobra.Command {
 				return err
 			}
 			switch deliveries.By(by) {
-			case deliveries.Together, deliveries.ByReaction, deliveries.ByTarget, deliveries.ByVersion, deliveries.ByPeriod:
+			case deliveries.Together, deliveries.ByReaction, deliveries.ByTarget, deliveries.ByVersion, deliveries.ByPeriod, deliveries.ByDay:
 			default:
-				return usagef("--by is %q; it is none, reaction, target, version or period", by)
+				return usagef("--by is %q; it is none, reaction, target, version, period or day", by)
 			}
 			return s.with(cmd.Context(), func(ctx context.Context, st *store) error {
 				counts, err := deliveries.Counts(ctx, st.db, f, deliveries.By(by))
@@ -52,7 +52,7 @@ func auditOutcomes(s *settings) *cobra.Command {
 	cmd.Flags().StringVar(&f.Target, "target", "", "handle of the target")
 	cmd.Flags().Int64Var(&f.Version, "version", 0, "version of the target")
 	cmd.Flags().StringVar(&f.Platform, "platform", "", "name of the platform")
-	cmd.Flags().StringVar(&by, "by", "none", "what to count apart: none, reaction, target, version or period (quarters of an hour)")
+	cmd.Flags().StringVar(&by, "by", "none", "what to count apart: none, reaction, target, version, period (quarters of an hour) or day (in UTC)")
 	cmd.Flags().StringVar(&from, "from", "", "planned at or after, RFC 3339; widened to a whole quarter of an hour")
 	cmd.Flags().StringVar(&to, "to", "", "planned before, RFC 3339; widened to a whole quarter of an hour")
 	return cmd

@@ -155,7 +155,9 @@ func questionsOf(ctx context.Context, db schema.Querier, b queryBench) ([]benchQ
 	}
 	middle, next := first.Add(last.Sub(first)/2), 0
 	turn := func(all []uuid.UUID) uuid.UUID { next++; return all[next%len(all)] }
-	keyed := func(what string, answer func(context.Context) (int, error)) benchQuestion { return benchQuestion{what, true, answer} }
+	keyed := func(what string, answer func(context.Context) (int, error)) benchQuestion {
+		return benchQuestion{what, true, answer}
+	}
 	list := func(what string, f deliveries.Filter) benchQuestion {
 		return benchQuestion{what, false, func(ctx context.Context) (int, error) {
 			found, err := deliveries.List(ctx, db, f)

@@ -20,7 +20,7 @@ func (a *api) auditRoutes() {
 	register(a, huma.Operation{
 		OperationID: "audit-outcomes", Method: http.MethodGet, Path: "/v1/audit/outcomes", Tags: tags,
 		Summary:     "How many deliveries, by outcome",
-		Description: "Of those planned in a period, which is widened to whole quarters of an hour: by reaction, target, version of a target, or quarter of an hour.",
+		Description: "Of those planned in a period, which is widened to whole quarters of an hour: by reaction, target, version of a target, quarter of an hour or day.",
 	}, a.auditOutcomes)
 	register(a, huma.Operation{
 		OperationID: "audit-unknown-outcomes", Method: http.MethodGet, Path: "/v1/audit/unknown-outcomes", Tags: tags,
@@ -40,7 +40,7 @@ type auditOutcomesInput struct {
 	Platform string `query:"platform"`
 	From     string `query:"from" format:"date-time"`
 	To       string `query:"to" format:"date-time"`
-	By       string `query:"by" enum:"none,reaction,target,version,period" default:"none" doc:"What to count apart."`
+	By       string `query:"by" enum:"none,reaction,target,version,period,day" default:"none" doc:"What to count apart; day is one in UTC, and widens the period to whole days."`
 }
 
 type auditOutcomesOutput struct{ Body Page[deliveries.Count] }

@@ -6,6 +6,11 @@ WHERE name IS NOT NULL
 GROUP BY 1, 2, 3
 ON CONFLICT (dimension, name, block) DO UPDATE SET n = b.n + excluded.n;
 
+-- name: what met
+INSERT INTO met (type, actor, target)
+SELECT DISTINCT type, actor, coalesce(target, '') FROM slice
+ON CONFLICT (type, actor, target) DO NOTHING;
+
 -- name: consent changes and their kinds
 -- on: consent.changed
 -- Most events give one answer, which stands in columns; the JSON is parsed once for each event, and once more for several.

@@ -76,6 +76,9 @@ func inBlocks(ctx context.Context, q schema.Querier, f schema.Filter) ([]domain.
 	if f.UpTo <= f.After {
 		return nil, nil
 	}
+	if met, err := met(ctx, q, f); err != nil || !met {
+		return nil, err
+	}
 	bounds, err := bounds(ctx, q, f)
 	if err != nil || bounds[1] <= bounds[0] {
 		return nil, err
@@ -141,6 +144,16 @@ func inBlocks(ctx context.Context, q schema.Querier, f schema.Filter) ([]domain.
 		return nil, fmt.Errorf("audit events: %w", err)
 	}
 	return out, flush()
+}
+
+// met reports whether there is an event that has all that is asked for.
+func met(ctx context.Context, q schema.Querier, f schema.Filter) (met bool, err error) {
+	err = q.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM met WHERE (cardinality($1::text[]) = 0 OR type = ANY($1)) AND ($2 = '' OR actor = $2) AND ($3 = '' OR target = $3))`,
+		pq.Array(append([]string{}, f.Types...)), f.Actor, f.Target).Scan(&met)
+	if err != nil {
+		return false, fmt.Errorf("audit events: %w", err)
+	}
+	return met, nil
 }
 
 // bounds are the positions that a filter reaches from (exclusive) to, its times included.

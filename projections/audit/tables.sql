@@ -10,6 +10,14 @@ CREATE TABLE blocks (
     PRIMARY KEY (dimension, name, block)
 );
 
+-- Which types, actors and targets ever met in one event: those that never did are not looked for, however often each occurs.
+CREATE TABLE met (
+    type   text COLLATE "C" NOT NULL,
+    actor  text COLLATE "C" NOT NULL,
+    target text COLLATE "C" NOT NULL,  -- empty: none
+    PRIMARY KEY (type, actor, target)
+);
+
 -- A kind of consent change. There are few, so a filter selects some of them, and each is then read off its index.
 CREATE TABLE consent_kinds (
     kind       uuid             PRIMARY KEY,  -- MD5 of the rest

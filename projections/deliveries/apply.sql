@@ -1,4 +1,4 @@
--- name: a firing answered, and counted with its quarter of an hour
+-- name: a firing answered, and counted with its quarter of an hour and its day
 -- on: delivery.planned, delivery.withheld, delivery.rejected
 WITH answered AS (
     INSERT INTO deliveries (delivery_id, position, firing_id, firing_position, reaction, trigger, cause, target, target_version, platform,
@@ -11,15 +11,15 @@ WITH answered AS (
     FROM slice e, json_to_record(e.data) AS d (firing_id uuid, firing_position bigint, reaction text, trigger text, cause text,
            target_version bigint, platform text, reason text, detail text, consent json, unresolved json, body_sha256 text, max_attempts int, attempt int, due_at timestamptz)
     WHERE e.type IN ('delivery.planned', 'delivery.withheld', 'delivery.rejected') AND d.attempt IS NULL
-    RETURNING planned_at, reaction, target, target_version, platform, outcome
+    RETURNING position, planned_at, reaction, target, target_version, platform, outcome
 )
-INSERT INTO tallies AS t (bucket, reaction, target, target_version, platform, pending, retrying, succeeded, failed, withheld, rejected, cancelled, expired)
-SELECT date_bin('15 minutes', a.planned_at, '2000-01-01Z'), a.reaction, a.target, coalesce(a.target_version, 0), coalesce(a.platform, ''),
+INSERT INTO tallies AS t (daily, bucket, reaction, target, target_version, platform, first, last, pending, retrying, succeeded, failed, withheld, rejected, cancelled, expired)
+SELECT w.daily, date_bin(w.width, a.planned_at, '2000-01-01Z'), a.reaction, a.target, coalesce(a.target_version, 0), coalesce(a.platform, ''), min(a.position), max(a.position),
        count(*) FILTER (WHERE a.outcome = 'pending'), 0, 0, 0, count(*) FILTER (WHERE a.outcome = 'withheld'), count(*) FILTER (WHERE a.outcome = 'rejected'), 0, 0
-FROM answered a
-GROUP BY 1, 2, 3, 4, 5
-ON CONFLICT (bucket, reaction, target, target_version, platform) DO UPDATE SET
-    pending = t.pending + excluded.pending, withheld = t.withheld + excluded.withheld, rejected = t.rejected + excluded.rejected;
+FROM answered a, (VALUES (false, interval '15 minutes'), (true, interval '1 day')) AS w (daily, width)
+GROUP BY 1, 2, 3, 4, 5, 6
+ON CONFLICT (daily, bucket, reaction, target, target_version, platform) DO UPDATE SET
+    last = excluded.last, pending = t.pending + excluded.pending, withheld = t.withheld + excluded.withheld, rejected = t.rejected + excluded.rejected;
 
 -- name: an attempt made, or lost
 -- on: delivery.attempted, delivery.attempt_lost
@@ -63,7 +63,7 @@ WHERE e.type IN ('delivery.withheld', 'delivery.cancelled', 'delivery.expired', 
 -- makes the result the same however the ledger is sliced. Being put back into the queue opens it again. From there on the
 -- first settled outcome stands, whatever else is still reported; only a success overrules it, because then the platform
 -- did take it. What is reported late of an attempt before it was put back counts only as a success.
--- Its quarter of an hour is counted anew with it: a WITH query sees the rows as they were before.
+-- Its quarter of an hour and its day are counted anew with it: a WITH query sees the rows as they were before.
 WITH settled AS (
     SELECT DISTINCT ON (f.delivery_id) f.delivery_id, f.outcome, f.reason, f.detail,
            CASE WHEN f.outcome IN ('retrying', 'pending') THEN f.next_attempt_at END AS next_attempt_at,
@@ -103,7 +103,7 @@ UPDATE tallies AS t SET
     pending = t.pending + m.pending, retrying = t.retrying + m.retrying, succeeded = t.succeeded + m.succeeded, failed = t.failed + m.failed,
     withheld = t.withheld + m.withheld, cancelled = t.cancelled + m.cancelled, expired = t.expired + m.expired
 FROM (
-    SELECT date_bin('15 minutes', u.planned_at, '2000-01-01Z') AS bucket, u.reaction, u.target, coalesce(u.target_version, 0) AS target_version, coalesce(u.platform, '') AS platform,
+    SELECT w.daily, date_bin(w.width, u.planned_at, '2000-01-01Z') AS bucket, u.reaction, u.target, coalesce(u.target_version, 0) AS target_version, coalesce(u.platform, '') AS platform,
            count(*) FILTER (WHERE u.outcome = 'pending') - count(*) FILTER (WHERE b.outcome = 'pending') AS pending,
            count(*) FILTER (WHERE u.outcome = 'retrying') - count(*) FILTER (WHERE b.outcome = 'retrying') AS retrying,
            count(*) FILTER (WHERE u.outcome = 'succeeded') - count(*) FILTER (WHERE b.outcome = 'succeeded') AS succeeded,
@@ -112,7 +112,8 @@ FROM (
            count(*) FILTER (WHERE u.outcome = 'cancelled') - count(*) FILTER (WHERE b.outcome = 'cancelled') AS cancelled,
            count(*) FILTER (WHERE u.outcome = 'expired') - count(*) FILTER (WHERE b.outcome = 'expired') AS expired
     FROM updated u JOIN deliveries b ON b.delivery_id = u.delivery_id -- as it was before
+    CROSS JOIN (VALUES (false, interval '15 minutes'), (true, interval '1 day')) AS w (daily, width)
     WHERE u.outcome <> b.outcome
-    GROUP BY 1, 2, 3, 4, 5
+    GROUP BY 1, 2, 3, 4, 5, 6
 ) m
-WHERE t.bucket = m.bucket AND t.reaction = m.reaction AND t.target = m.target AND t.target_version = m.target_version AND t.platform = m.platform;
+WHERE t.daily = m.daily AND t.bucket = m.bucket AND t.reaction = m.reaction AND t.target = m.target AND t.target_version = m.target_version AND t.platform = m.platform;

@@ -4,11 +4,9 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/lib/pq"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
@@ -40,8 +38,7 @@ var stored = []domain.Outcome{
 
 // List gives deliveries newest first. The last one's Position is the cursor of the next page.
 //
-// Each page is read off one index from its newest end, so it costs the same in a ledger of any size: the person's, or that of
-// a target, reaction or platform, one outcome at a time and merged.
+// Each page is read off an index from its newest end, so it costs the same in a ledger of any size; see query.
 func List(ctx context.Context, q schema.Querier, f Filter) ([]Delivery, error) {
 	query, args := f.query()
 	rows, err := q.QueryContext(ctx, query, args...)
@@ -58,66 +55,6 @@ func List(ctx context.Context, q schema.Querier, f Filter) ([]Delivery, error) {
 		out = append(out, d)
 	}
 	return out, rows.Err()
-}
-
-func (f Filter) query() (string, []any) {
-	var where []string
-	var args []any
-	add := func(condition string, v any) {
-		args = append(args, v)
-		where = append(where, fmt.Sprintf(condition, len(args)))
-	}
-	for _, eq := range []struct{ column, value string }{{"target", f.Target}, {"reaction", f.Reaction}, {"platform", f.Platform}, {"reason", f.Reason}} {
-		if eq.value != "" {
-			add("d."+eq.column+" = $%d", eq.value)
-		}
-	}
-	if f.Reason != "" {
-		where = append(where, "d.outcome IN ('withheld', 'rejected')") // what the index is on
-	}
-	if f.Version > 0 {
-		add("d.target_version = $%d", f.Version)
-	}
-	if f.Profile != uuid.Nil {
-		add("d.profile_id = $%d", f.Profile)
-	}
-	if len(f.Against) > 0 {
-		where = append(where, "d.against IS NOT NULL")
-		add("d.against = ANY($%d)", pq.Array(f.Against))
-	}
-	if !f.From.IsZero() {
-		add("d.position > position_before($%d)", f.From)
-	}
-	if !f.To.IsZero() {
-		add("d.position <= position_before($%d)", f.To)
-	}
-	if f.Before > 0 {
-		add("d.position < $%d", f.Before)
-	}
-	outcomes := f.storedOutcomes()
-	if len(f.Outcomes) > 0 && slices.ContainsFunc(f.Outcomes, func(o domain.Outcome) bool { return !o.Final() }) {
-		// Where the stored outcome may be overlaid by a claim or a pause, what is shown decides.
-		add("CASE WHEN "+claimed+" THEN 'sending' WHEN "+held+" THEN 'held' ELSE d.outcome END = ANY($%d)", pq.Array(f.Outcomes))
-	}
-	if f.Limit <= 0 {
-		f.Limit = 50
-	}
-	byOutcome := len(f.Outcomes) > 0 || f.Target+f.Reaction+f.Platform != ""
-	from := `deliveries d`
-	page := fmt.Sprintf(` ORDER BY d.position DESC LIMIT %d`, f.Limit)
-	if byOutcome && f.Profile == uuid.Nil && f.Reason == "" && len(f.Against) == 0 {
-		args = append(args, pq.Array(outcomes))
-		where = append(where, "d.outcome = o.outcome")
-		from = fmt.Sprintf(`unnest($%d::text[]) AS o (outcome) CROSS JOIN LATERAL (SELECT d.* FROM deliveries d WHERE %s%s) d`, len(args), strings.Join(where, ` AND `), page)
-		where = nil
-	} else if len(f.Outcomes) > 0 {
-		add("d.outcome = ANY($%d)", pq.Array(outcomes))
-	}
-	query := `SELECT ` + columns + ` FROM ` + from
-	if len(where) > 0 {
-		query += ` WHERE ` + strings.Join(where, ` AND `)
-	}
-	return query + page, args
 }
 
 // storedOutcomes are the outcomes of the rows that may be shown with one of those that are asked for.

@@ -26,15 +26,19 @@ CREATE TABLE deliveries (
     against         text COLLATE "C",           -- sent against the person's answer: the reason of the decision that flagged it
     changed         bigint           NOT NULL   -- position of the last event that changed this row
 );
--- A list is read newest first by one of these, an outcome at a time, and merged: so each serves with and without outcomes.
 
--- How many deliveries were planned in each quarter of an hour, by what they are now. A row is made with its first delivery.
+-- How many deliveries were planned in a period, by what they are now: each delivery is counted in its quarter of an hour and in
+-- its day, so that a count over any time is a sum over whole days and the quarters at its ends. A row is made with its first
+-- delivery. Lists are led by it too: it says where on the way back in time there is something to find, and where not to look.
 CREATE TABLE tallies (
+    daily          boolean          NOT NULL,  -- of a day in UTC; otherwise of a quarter of an hour
     bucket         timestamptz      NOT NULL,  -- its beginning
     reaction       text COLLATE "C" NOT NULL,
     target         text COLLATE "C" NOT NULL,
     target_version bigint           NOT NULL,  -- 0: there was no such target
     platform       text COLLATE "C" NOT NULL,  -- empty: the same
+    first          bigint           NOT NULL,  -- positions that its deliveries lie between
+    last           bigint           NOT NULL,
     pending        bigint           NOT NULL,
     retrying       bigint           NOT NULL,
     succeeded      bigint           NOT NULL,
@@ -43,8 +47,8 @@ CREATE TABLE tallies (
     rejected       bigint           NOT NULL,
     cancelled      bigint           NOT NULL,
     expired        bigint           NOT NULL,
-    PRIMARY KEY (bucket, reaction, target, target_version, platform)
-);
+    PRIMARY KEY (daily, bucket, reaction, target, target_version, platform)
+) WITH (fillfactor = 60); -- its rows change in place
 
 -- How attempts were answered in each quarter of an hour, and how long they took.
 CREATE TABLE answers (

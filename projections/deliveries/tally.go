@@ -81,17 +81,20 @@ type By string
 // What counts may be grouped by.
 const (
 	ByPeriod   By = "period"
+	ByDay      By = "day" // in UTC
 	ByReaction By = "reaction"
 	ByTarget   By = "target"
 	ByVersion  By = "version" // of a target
 	Together   By = "none"
 )
 
-// Counts counts deliveries by what they are now, in groups: by period in order of time, by version in order of versions, else
-// the largest first. It reads tallies, of which there is a row for each quarter of an hour, target and reaction, not deliveries.
+// Counts counts deliveries by what they are now, in groups: by period and day in order of time, by version in order of versions,
+// else the largest first. It sums whole days and the quarters of an hour at the ends, of which each reaction and target has a row.
+// By day, the ends are widened to whole days.
 func Counts(ctx context.Context, q schema.Querier, f CountFilter, by By) ([]Count, error) {
 	group := map[By][2]string{
 		ByPeriod:   {"bucket, '', '', 0", "bucket"},
+		ByDay:      {"bucket, '', '', 0", "bucket"},
 		ByReaction: {"'-infinity'::timestamptz, reaction, '', 0", "n DESC, reaction"},
 		ByTarget:   {"'-infinity'::timestamptz, '', target, 0", "n DESC, target"},
 		ByVersion:  {"'-infinity'::timestamptz, '', target, target_version", "target, target_version"},
@@ -99,29 +102,32 @@ func Counts(ctx context.Context, q schema.Querier, f CountFilter, by By) ([]Coun
 	}[by]
 	var where []string
 	var args []any
-	add := func(condition string, v any) {
+	arg := func(v any) string {
 		args = append(args, v)
-		where = append(where, fmt.Sprintf(condition, len(args)))
+		return fmt.Sprintf("$%d", len(args))
 	}
 	for _, eq := range []struct{ column, value string }{{"target", f.Target}, {"reaction", f.Reaction}, {"platform", f.Platform}} {
 		if eq.value != "" {
-			add(eq.column+" = $%d", eq.value)
+			where = append(where, eq.column+" = "+arg(eq.value))
 		}
 	}
 	if f.Version > 0 {
-		add("target_version = $%d", f.Version)
+		where = append(where, "target_version = "+arg(f.Version))
 	}
-	if !f.From.IsZero() {
-		add("bucket >= date_bin('15 minutes', $%d::timestamptz, '2000-01-01Z')", f.From)
-	}
-	if !f.To.IsZero() {
-		add("bucket < $%d", f.To)
+	spans := f.spans(by)
+	parts := make([]string, len(spans))
+	for i, s := range spans {
+		of := append(slices.Clone(where), fmt.Sprintf("daily = %v", s.daily))
+		if !s.from.IsZero() {
+			of = append(of, "bucket >= "+arg(s.from))
+		}
+		if !s.to.IsZero() {
+			of = append(of, "bucket < "+arg(s.to))
+		}
+		parts[i] = "SELECT * FROM tallies WHERE " + strings.Join(of, " AND ")
 	}
 	query := `SELECT ` + group[0] + `, sum(pending), sum(retrying), sum(succeeded), sum(failed), sum(withheld), sum(rejected), sum(cancelled), sum(expired),
-		sum(pending + retrying + succeeded + failed + withheld + rejected + cancelled + expired) AS n FROM tallies`
-	if len(where) > 0 {
-		query += ` WHERE ` + strings.Join(where, ` AND `)
-	}
+		sum(pending + retrying + succeeded + failed + withheld + rejected + cancelled + expired) AS n FROM (` + strings.Join(parts, " UNION ALL ") + `) t`
 	rows, err := q.QueryContext(ctx, `SELECT CASE WHEN isfinite(b) THEN b END, r, t, v, p1, p2, p3, p4, p5, p6, p7, p8 FROM (`+query+` GROUP BY 1, 2, 3, 4 ORDER BY `+group[1]+`) AS x (b, r, t, v, p1, p2, p3, p4, p5, p6, p7, p8, n)`, args...)
 	if err != nil {
 		return nil, fmt.Errorf("counts: %w", err)
@@ -141,6 +147,45 @@ func Counts(ctx context.Context, q schema.Querier, f CountFilter, by By) ([]Coun
 		out = append(out, c)
 	}
 	return out, rows.Err()
+}
+
+// span is a range of tallies' buckets, from inclusive, to exclusive; zero is no bound.
+type span struct {
+	daily    bool
+	from, to time.Time
+}
+
+const day = 24 * time.Hour
+
+// spans covers a filter's period with whole days where it can, and with quarters of an hour at its ends.
+func (f CountFilter) spans(by By) []span {
+	from, to := f.From.Truncate(Bucket), f.To // what begins before the end counts
+	if by == ByPeriod {
+		return []span{{false, from, to}}
+	}
+	first, last := up(from), to.Truncate(day) // of whole days
+	if by == ByDay {
+		return []span{{true, from.Truncate(day), to}}
+	}
+	if !first.IsZero() && !last.IsZero() && !first.Before(last) {
+		return []span{{false, from, to}}
+	}
+	whole := []span{{true, first, last}}
+	if first.After(from) {
+		whole = append(whole, span{false, from, first})
+	}
+	if last.Before(to) {
+		whole = append(whole, span{false, last, to})
+	}
+	return whole
+}
+
+// up is the beginning of the first day that begins no earlier.
+func up(t time.Time) time.Time {
+	if d := t.Truncate(day); d.Before(t) {
+		return d.Add(day)
+	}
+	return t
 }
 
 // Latency is how long the attempts of a period took.
