@@ -70,12 +70,16 @@ func (l *Ledger) catchUpSlice(ctx context.Context, db *sql.DB, s Subscription, h
 	defer tx.Rollback()
 	var slice Slice
 	var types pq.StringArray
-	err = tx.QueryRowContext(ctx, selectSlice, s.Name, s.Limit, pq.Array(s.After), pq.Array(make([]string, len(s.After))), len(s.Appends) == 0).Scan(&slice.From, &slice.To, &types)
+	var moved bool
+	err = tx.QueryRowContext(ctx, selectSlice, s.Name, s.Limit, pq.Array(s.After), pq.Array(make([]string, len(s.After))), len(s.Appends) == 0, pq.Array(s.Types), true).Scan(&slice.From, &slice.To, &types, &moved)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}
 	if err != nil {
 		return false, unavailable(err)
+	}
+	if moved {
+		return true, unavailable(tx.Commit())
 	}
 	slice.Types = types
 	if err := handleSlice(ctx, tx, s, slice, handle, log); err != nil {

@@ -58,10 +58,14 @@ type Subscription struct {
 	// Types are the event types that the handler does anything about; none means any. A slice without them moves the
 	// cursor and nothing else, and whoever comes after this subscription does not wait for that.
 	Types []string
-	// Linger lets events gather this long before a slice is read, unless the subscription is behind. Whatever nobody waits
-	// for leaves the processor to what somebody does. Where Yield is longer, it gathers longer the more there is, up to that:
-	// under load a few large slices cost less than many small ones, and nobody sees the difference.
+	// Linger lets events gather this long after a slice, unless the subscription is behind. A subscription with a longer Yield
+	// is one that nobody waits for: before a slice it waits until nothing was appended for as long as Linger, so that a firing
+	// has gone its way before the processor is taken from it. It waits ten times Linger at most, and the longer the more
+	// there is, up to Yield: under load a few large slices cost less than many small ones, and nobody sees the difference.
 	Linger, Yield time.Duration
+	// Ended is called when a transaction in which the handler ran has ended, whether it was committed or not, before the next
+	// one. Nil: nobody asks.
+	Ended func()
 }
 
 // create makes the subscription's cursor, if it is new.
@@ -93,7 +97,9 @@ type Topic struct {
 // Timing of the topic.
 const (
 	pollInterval = 500 * time.Millisecond // the safety net beneath notifications
-	idleLinger   = 50 * time.Millisecond  // how far a cursor may be behind for events that do not concern it
+	idleQuiet    = 25 * time.Millisecond  // without an append, after which a cursor is moved past events that do not concern it
+	idleLinger   = 50 * time.Millisecond  // how far a cursor may be behind for events that do not concern it, under load
+	idleLongest  = 250 * time.Millisecond // and otherwise
 	ackDeadline  = 10 * time.Minute       // of one slice
 )
 
@@ -166,7 +172,7 @@ func (t *Topic) Subscriber(ctx context.Context, s Subscription) (message.Subscri
 	if err := s.create(ctx, t.db); err != nil {
 		return nil, err
 	}
-	r := &reader{topic: t, subscription: s, moved: newBell(), patience: backoff.NewExponentialBackOff()}
+	r := &reader{topic: t, subscription: s, moved: newBell(), move: true, patience: backoff.NewExponentialBackOff()}
 	r.patience.InitialInterval, r.patience.MaxInterval = 50*time.Millisecond, 5*time.Second
 	t.mu.Lock()
 	t.readers[s.Name] = r
@@ -225,11 +231,13 @@ func SliceOf(msg *message.Message) (Slice, error) {
 type reader struct {
 	topic        *Topic
 	subscription Subscription
-	moved        *bell             // rung after a slice of this subscription was committed
-	appended     <-chan struct{}   // something that this subscription is about
-	others       <-chan struct{}   // anything
-	before       []<-chan struct{} // the same of the subscriptions that this one comes after
-	worked       bool
+	moved        *bell                       // rung after a slice of this subscription was committed
+	appended     <-chan struct{}             // something that this subscription is about
+	others       <-chan struct{}             // anything
+	before       []<-chan struct{}           // the same of the subscriptions that this one comes after
+	worked       bool                        // the last transaction handled a slice
+	passed       bool                        // it moved the cursor past what is none of this subscription's business
+	move         bool                        // the next one may
 	held         int64                       // events of the last slice
 	behind       bool                        // it was as long as one may be
 	patience     *backoff.ExponentialBackOff // between failures of the database
@@ -242,17 +250,7 @@ func (r *reader) InsertQuery(string, message.Messages) (wsql.Query, error) {
 
 // SelectQuery reads the next slice, at most one row, and holds the cursor's row for its transaction. Another
 // process's reader of the same subscription passes over it.
-//
-// That it is asked for again is also how the reader learns that its previous transaction has ended, so whoever
-// comes after it is told here.
 func (r *reader) SelectQuery(_, group string, _ wsql.OffsetsAdapter) wsql.Query {
-	if r.worked {
-		r.worked = false
-		r.moved.ring()
-		if appends := r.subscription.Appends; len(appends) > 0 {
-			r.topic.ledger.bell.ring(appends...)
-		}
-	}
 	r.appended, r.others = r.topic.ledger.bell.next(r.subscription.Types...), r.topic.ledger.bell.next()
 	r.before = r.before[:0]
 	types := make([]string, len(r.subscription.After)) // what each is about, for one that this process knows
@@ -264,7 +262,7 @@ func (r *reader) SelectQuery(_, group string, _ wsql.OffsetsAdapter) wsql.Query 
 		}
 	}
 	r.topic.mu.Unlock()
-	return wsql.Query{Query: selectSlice, Args: []any{group, r.subscription.Limit, pq.Array(r.subscription.After), pq.Array(types), len(r.subscription.Appends) == 0}}
+	return wsql.Query{Query: selectSlice, Args: []any{group, r.subscription.Limit, pq.Array(r.subscription.After), pq.Array(types), len(r.subscription.Appends) == 0, pq.Array(r.subscription.Types), r.move}}
 }
 
 // selectSlice is one call of next_slice, which says how far a reader may go.
@@ -272,7 +270,7 @@ func (r *reader) SelectQuery(_, group string, _ wsql.OffsetsAdapter) wsql.Query 
 // A subscription that appends nothing need not wait for the disk: its effects follow from the ledger and its cursor goes
 // with them, so a crash of the database that loses the last of them loses nothing. What leaves the database because of
 // them (a claim, a checkpoint) is committed in full, and they with it: commits reach the disk in order.
-const selectSlice = `SELECT from_position, until_position, types FROM next_slice($1, $2, $3, $4, $5)`
+const selectSlice = `SELECT from_position, until_position, types, moved FROM next_slice($1, $2, $3, $4, $5, $6, $7)`
 
 // moveCursor acknowledges a slice, unless the handler parked the subscription in the same transaction.
 const moveCursor = `WITH fence AS ( -- where the handler had nothing to do, it did not move it
@@ -284,11 +282,14 @@ const moveCursor = `WITH fence AS ( -- where the handler had nothing to do, it d
 func (r *reader) UnmarshalMessage(row wsql.Scanner) (wsql.Row, error) {
 	var from, to int64
 	var types pq.StringArray
-	if err := row.Scan(&from, &to, &types); err != nil {
+	if err := row.Scan(&from, &to, &types, &r.passed); err != nil {
 		return wsql.Row{}, err
 	}
 	r.held = to - from
 	r.behind = r.held >= int64(r.subscription.Limit)
+	if r.passed {
+		return wsql.Row{}, sql.ErrNoRows // nothing to handle, says this to Watermill
+	}
 	msg := message.NewMessage(watermill.NewUUID(), nil)
 	msg.Metadata.Set("from", strconv.FormatInt(from, 10))
 	msg.Metadata.Set("to", strconv.FormatInt(to, 10))
@@ -322,16 +323,23 @@ func (r *reader) NextOffsetQuery(string, string) wsql.Query { return wsql.Query{
 // BeforeSubscribingQueries has none.
 func (r *reader) BeforeSubscribingQueries(string, string) []wsql.Query { return nil }
 
-// HandleError waits: after an error with growing patience, at the end of the ledger until something is appended or
-// a subscription before this one has moved. It returns how long to wait besides, which is not at all.
+// HandleError is told of the end of each transaction, and waits: after an error with growing patience, at the end of the
+// ledger until something is appended or a subscription before this one has moved. It returns how long to wait besides,
+// which is not at all.
 func (r *reader) HandleError(_ watermill.LoggerAdapter, noMsg bool, err error) time.Duration {
+	passed := r.told()
 	if err == nil {
 		r.patience.Reset()
-		if noMsg {
+		r.move = false
+		if noMsg && !(passed && r.behind) {
 			r.await()
 		}
-		if r.subscription.Linger > 0 && !r.behind {
-			r.wait(r.linger(), nil, nil, nil)
+		switch s := r.subscription; {
+		case r.behind:
+		case s.Yield > s.Linger:
+			r.quiet(s.Linger, min(s.Yield, max(gatherings*s.Linger, time.Duration(int64(s.Linger)*r.held/fewEvents))), nil, nil)
+		case s.Linger > 0:
+			r.wait(s.Linger, nil, nil, nil)
 		}
 		return 0
 	}
@@ -343,30 +351,80 @@ func (r *reader) HandleError(_ watermill.LoggerAdapter, noMsg bool, err error) t
 	return 0
 }
 
-// fewEvents are so few that gathering more of them saves nothing.
-const fewEvents = 16
-
-// linger is how long to let events gather: in proportion to how many the last slice held.
-func (r *reader) linger() time.Duration {
-	s := r.subscription
-	if s.Yield <= s.Linger {
-		return s.Linger
+// told tells whoever waits for this subscription that its transaction has ended, and reports whether all that it did was to
+// pass over what is none of its business.
+func (r *reader) told() (passed bool) {
+	if r.subscription.Ended != nil {
+		r.subscription.Ended()
 	}
-	return min(s.Yield, max(s.Linger, time.Duration(int64(s.Linger)*r.held/fewEvents)))
+	passed, worked := r.passed, r.worked
+	r.passed, r.worked = false, false
+	if worked || passed {
+		r.moved.ring()
+	}
+	if !worked {
+		return passed
+	}
+	if appends := r.subscription.Appends; len(appends) > 0 {
+		r.topic.ledger.bell.ring(appends...)
+	}
+	return false
 }
+
+const (
+	fewEvents  = 16  // so few that gathering more of them saves nothing
+	gatherings = 10  // how many times Linger a subscription that yields waits for a quiet moment when there are few
+	idleMany   = 100 // events in a slice of others' that mean that there is load
+)
 
 // await returns when there may be something to do. For events that are none of its business, a reader moves its cursor
 // before long and not each time: it would only take the processor from those whose business they are.
 func (r *reader) await() {
 	before := r.anyBefore()
-	if r.wait(pollInterval, r.appended, before, r.others) {
-		r.wait(idleLinger, r.appended, before, nil)
+	var others bool
+	if others, r.move = r.wait(pollInterval, r.appended, before, r.others); others {
+		longest := idleLongest
+		if r.held > idleMany {
+			longest = idleLinger
+		}
+		r.quiet(idleQuiet, longest, r.appended, before)
+	}
+}
+
+// quiet returns when nothing was appended for a while, or after the longest time, or when a channel says that there is
+// something to do.
+func (r *reader) quiet(while, longest time.Duration, appended, before <-chan struct{}) {
+	patience := time.NewTimer(longest)
+	defer patience.Stop()
+	lull := time.NewTimer(while)
+	defer lull.Stop()
+	for {
+		rung := r.topic.ledger.bell.next()
+		select {
+		case <-rung:
+			select {
+			case <-appended: // a ring for both wakes both
+				return
+			default:
+				lull.Reset(while)
+			}
+		case <-lull.C:
+			return
+		case <-patience.C:
+			return
+		case <-appended:
+			return
+		case <-before:
+			return
+		case <-r.topic.closing:
+			return
+		}
 	}
 }
 
 // wait returns after the longest time, or when a channel says that there is something to do. It reports whether that is the
-// affair of others.
-func (r *reader) wait(longest time.Duration, appended, before, others <-chan struct{}) bool {
+// affair of others, and whether nothing said that it is this reader's.
+func (r *reader) wait(longest time.Duration, appended, before, others <-chan struct{}) (theirs, notOurs bool) {
 	timer := time.NewTimer(longest)
 	defer timer.Stop()
 	select {
@@ -374,15 +432,16 @@ func (r *reader) wait(longest time.Duration, appended, before, others <-chan str
 	case <-before:
 	case <-r.topic.closing:
 	case <-timer.C:
+		return false, true
 	case <-others:
 		select {
 		case <-appended: // a ring for both wakes both
 		case <-before:
 		default:
-			return true
+			return true, true
 		}
 	}
-	return false
+	return false, false
 }
 
 // anyBefore merges the wake-ups of the subscriptions before this one; there are at most a few.

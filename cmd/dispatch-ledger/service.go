@@ -110,6 +110,7 @@ func (st *store) work(ctx context.Context, o workerOptions) error {
 	if err != nil {
 		return err
 	}
+	plan.Express = send
 	sign, err := st.checkpointer(ctx)
 	if err != nil {
 		return err

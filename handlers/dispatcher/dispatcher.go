@@ -74,6 +74,7 @@ type Dispatcher struct {
 	lanes    *lanes
 	freed    chan struct{} // a request has ended
 	requests sync.WaitGroup
+	express  express
 }
 
 type version struct {
@@ -121,6 +122,7 @@ func New(c Config) (*Dispatcher, error) {
 func (d *Dispatcher) Run(ctx context.Context) error {
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
+	d.express.open(working)
 	var sweeping sync.WaitGroup
 	sweeping.Go(func() { d.sweep(ctx) })
 	if d.Registry != nil {
@@ -128,6 +130,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	}
 	claimer := queue.NewClaimer(d.DB)
 	d.claimUntil(ctx, working, claimer)
+	d.express.shut()
 	claimer.Close()
 	sweeping.Wait()
 
@@ -172,8 +175,8 @@ func (d *Dispatcher) wait(ctx context.Context, longest time.Duration, moved <-ch
 	timer := time.NewTimer(longest)
 	defer timer.Stop()
 	freed := d.freed
-	if moved == nil {
-		freed = nil
+	if moved == nil || !d.express.anyWaiting() {
+		freed = nil // nobody waits for it
 	}
 	select {
 	case <-moved:
@@ -191,8 +194,16 @@ func (d *Dispatcher) claim(ctx, working context.Context, claimer *queue.Claimer)
 		return 0, false, err
 	}
 	wanted, plans, err := d.wanted(ctx, work)
-	if err != nil || len(wanted) == 0 {
+	if err != nil {
 		return 0, false, err
+	}
+	waiting := make(map[string]bool, len(work))
+	for _, w := range work {
+		waiting[w.Target] = true
+	}
+	defer func() { d.express.waiting(waiting) }()
+	if len(wanted) == 0 {
+		return 0, false, nil
 	}
 	claimed := d.Now()
 	claims, err := claimer.Due(ctx, d.Worker, wanted)
@@ -207,6 +218,9 @@ func (d *Dispatcher) claim(ctx, working context.Context, claimer *queue.Claimer)
 	paced = len(wanted) > 0
 	for _, w := range wanted {
 		paced = paced && w.Rate > 0
+		if taken[w.Target] < w.Free {
+			delete(waiting, w.Target) // that was all
+		}
 	}
 	if len(claims) == 0 {
 		return 0, paced, nil

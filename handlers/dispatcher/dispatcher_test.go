@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,6 +46,25 @@ type world struct {
 	vault  *schema.Vault
 	topic  *schema.Topic
 	engine *projections.Engine
+	way    way
+}
+
+// way is the express of whichever dispatcher was started last.
+type way struct {
+	to atomic.Pointer[dispatcher.Dispatcher]
+}
+
+func (y *way) Claim(ctx context.Context, tx schema.Querier, planned []planner.Planned) error {
+	if d := y.to.Load(); d != nil {
+		return d.Claim(ctx, tx, planned)
+	}
+	return nil
+}
+
+func (y *way) Ended() {
+	if d := y.to.Load(); d != nil {
+		d.Ended()
+	}
 }
 
 func newWorld(t *testing.T) *world {
@@ -79,6 +99,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	plan.Express = &w.way
 	for _, r := range append(w.engine.Live(1000), projections.Live{Subscription: plan.Subscription(), Handle: plan.Handle}) {
 		if err := projections.AddTo(t.Context(), router, w.topic, r.Subscription, r.Handle); err != nil {
 			t.Fatal(err)
@@ -113,6 +134,7 @@ func (w *world) dispatch(change ...func(*dispatcher.Config)) (stop func()) {
 	if err != nil {
 		w.Fatal(err)
 	}
+	w.way.to.Store(d)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()

@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/uuid"
 	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/domain/twig"
@@ -51,8 +52,27 @@ type Planner struct {
 
 	Environment string // selects among the constants that targets have by environment
 
+	// Express takes what may be sent as soon as it is planned. Nil: everything goes through the queue.
+	Express Express
+
 	compiled *lru.Cache[compiledKey, *domain.CompiledTarget]
 	partials domain.Partials // as last read; slices come one at a time
+}
+
+// Express sends deliveries without their going through the queue first.
+type Express interface {
+	// Claim claims those of the deliveries that may leave as soon as the transaction that plans them is committed.
+	Claim(ctx context.Context, tx schema.Querier, planned []Planned) error
+	// Ended says that the transaction of the claims made last has ended, committed or not.
+	Ended()
+}
+
+// Planned is a delivery as it was appended in a transaction that is still open.
+type Planned struct {
+	domain.Recorded
+	domain.DeliveryPlanned
+	Secret []byte         // what is sealed of it
+	With   targets.Target // the target that it was planned for, as it is now
 }
 
 type compiledKey struct {
@@ -76,6 +96,11 @@ func New(l *schema.Ledger, v *schema.Vault, now func() time.Time, variables map[
 // never plans by older ones than the firing.
 func (p *Planner) Subscription() schema.Subscription {
 	return schema.Subscription{
+		Ended: func() {
+			if p.Express != nil {
+				p.Express.Ended()
+			}
+		},
 		Name: Name, Limit: 500, Appends: []string{"delivery.planned", "delivery.withheld", "delivery.rejected"}, Types: []string{"reaction.fired"},
 		After: []string{targets.Definition.SubscriptionName(), consent.Definition.SubscriptionName(), contacts.Definition.SubscriptionName()},
 	}
@@ -98,24 +123,23 @@ func (p *Planner) Handle(ctx context.Context, tx *sql.Tx, s schema.Slice) error 
 	if len(fired) == 0 {
 		return nil
 	}
-	opened, err := p.Vault.OpenEvents(ctx, fired)
-	if err != nil {
+	var opened []schema.Opened
+	var consents consent.Known
+	beside, besideCtx := errgroup.WithContext(ctx) // on connections of their own
+	beside.Go(func() (err error) { opened, err = p.Vault.OpenEvents(besideCtx, fired); return err })
+	beside.Go(func() (err error) { consents, err = consent.Look(besideCtx, p.Reads, people(fired)); return err })
+	known, err := p.look(ctx, reads, fired)
+	if err = errors.Join(beside.Wait(), err); err != nil {
 		return err
 	}
-	known, consents, err := p.look(ctx, reads, opened)
-	if err != nil {
-		return err
-	}
-	if err := p.readPartials(ctx, reads); err != nil {
-		return err
-	}
-	events, secrets := make([]domain.Event, len(opened)), make([][]byte, len(opened))
+	events, secrets, answers := make([]domain.Event, len(opened)), make([][]byte, len(opened)), make([]domain.Payload, len(opened))
 	for i, o := range opened {
 		answer := p.traced(ctx, o, func(ctx context.Context) domain.Payload { return p.answer(ctx, o, known, consents) })
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		id := o.ID
+		answers[i] = answer
 		events[i], secrets[i], err = domain.New(domain.EventID(id, "planned"), answer)
 		if err != nil {
 			return fmt.Errorf("firing %s: %w", id, err)
@@ -125,27 +149,43 @@ func (p *Planner) Handle(ctx context.Context, tx *sql.Tx, s schema.Slice) error 
 	if err := p.Vault.SealEvents(ctx, events, secrets); err != nil {
 		return err
 	}
-	_, err = p.Ledger.AppendTx(ctx, tx, events...)
-	return err
-}
-
-// look reads the targets and the consent that the firings are about.
-func (p *Planner) look(ctx context.Context, tx schema.Querier, fired []schema.Opened) (map[string]targets.Target, consent.Known, error) {
-	var handles []string
-	var profiles []uuid.UUID
-	for _, o := range fired {
-		handles = append(handles, o.Target)
-		if o.Subject != uuid.Nil {
-			profiles = append(profiles, o.Subject)
+	appended, err := p.Ledger.AppendTx(ctx, tx, events...)
+	if err != nil || p.Express == nil {
+		return err
+	}
+	var planned []Planned
+	for i, at := range appended {
+		if plan, ok := answers[i].(domain.DeliveryPlanned); ok && !at.Duplicate && events[i].Sealed != nil {
+			planned = append(planned, Planned{
+				Recorded:        domain.Recorded{Event: events[i], Position: at.Position, Version: at.Version, RecordedAt: at.RecordedAt},
+				DeliveryPlanned: plan, Secret: secrets[i], With: known[plan.Target],
+			})
 		}
 	}
-	slices.Sort(handles)
-	known, err := targets.Named(ctx, tx, slices.Compact(handles))
-	if err != nil {
-		return nil, consent.Known{}, err
+	return p.Express.Claim(ctx, reads, planned)
+}
+
+// look reads the targets that the firings are for, and the partials.
+func (p *Planner) look(ctx context.Context, tx schema.Querier, fired []domain.Recorded) (map[string]targets.Target, error) {
+	handles := make([]string, len(fired))
+	for i, f := range fired {
+		handles[i] = f.Target
 	}
-	consents, err := consent.Look(ctx, tx, profiles)
-	return known, consents, err
+	slices.Sort(handles)
+	if err := p.readPartials(ctx, tx); err != nil {
+		return nil, err
+	}
+	return targets.Named(ctx, tx, slices.Compact(handles))
+}
+
+// people are those whom the firings are about.
+func people(fired []domain.Recorded) (profiles []uuid.UUID) {
+	for _, f := range fired {
+		if f.Subject != uuid.Nil {
+			profiles = append(profiles, f.Subject)
+		}
+	}
+	return profiles
 }
 
 // answer decides on one firing. A defect that panics is this firing's misfortune and no other's.

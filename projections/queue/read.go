@@ -102,7 +102,7 @@ WITH w AS MATERIALIZED (
 	INSERT INTO leases AS l (delivery_id, attempt, worker, target, claimed_at, expires_at)
 	SELECT delivery_id, attempt, $7, target, clock_timestamp(), clock_timestamp() + make_interval(secs => lease) FROM due
 	ON CONFLICT (delivery_id) DO UPDATE
-		SET attempt = excluded.attempt, worker = excluded.worker, target = excluded.target, claimed_at = excluded.claimed_at, expires_at = excluded.expires_at
+		SET attempt = excluded.attempt, worker = excluded.worker, target = excluded.target, claimed_at = excluded.claimed_at, expires_at = excluded.expires_at, planned = NULL
 		WHERE l.attempt < excluded.attempt
 	RETURNING l.delivery_id, l.attempt, l.claimed_at, l.expires_at
 )
@@ -351,10 +351,11 @@ func Expired(ctx context.Context, q schema.Querier, limit int) ([]Lost, error) {
 	return out, rows.Err()
 }
 
-// Sweep removes the leases of deliveries that are done with. A lease is only ever taken on a row of the queue, so one
-// without a row belongs to a delivery that has left it for good.
+// Sweep removes the leases of deliveries that are done with. One without a row of the queue belongs to a delivery that has
+// left it for good, or to one that was claimed as it was planned and that the queue has not come to yet.
 func Sweep(ctx context.Context, q schema.Querier) error {
-	_, err := q.ExecContext(ctx, `DELETE FROM leases l WHERE NOT EXISTS (SELECT FROM queue q WHERE q.delivery_id = l.delivery_id)`)
+	_, err := q.ExecContext(ctx, `DELETE FROM leases l WHERE NOT EXISTS (SELECT FROM queue q WHERE q.delivery_id = l.delivery_id)
+		AND (l.planned IS NULL OR l.planned <= (SELECT s.position FROM subscriptions s WHERE s.name = $1))`, Definition.SubscriptionName())
 	if err != nil {
 		return fmt.Errorf("sweep leases: %w", err)
 	}
