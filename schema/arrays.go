@@ -23,6 +23,7 @@ const (
 	elementBigint      = 20
 	elementInt         = 23
 	elementText        = 25
+	elementJSON        = 114
 	elementTimestamptz = 1184
 	elementUUID        = 2950
 )

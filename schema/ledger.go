@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/uuid"
 	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/lib/pq"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
@@ -275,6 +276,12 @@ func (l *Ledger) appendChunks(ctx context.Context, tx *sql.Tx, r *request) ([]Ap
 
 // distinct drops repeats of an event inside one request and says for each event given which of the rest it is.
 func distinct(events []domain.Event) (unique []*domain.Event, index []int, err error) {
+	if len(events) == 1 {
+		if err := checkEvent(&events[0]); err != nil {
+			return nil, nil, &ItemError{ID: events[0].ID, Err: err}
+		}
+		return []*domain.Event{&events[0]}, []int{0}, nil
+	}
 	seen := make(map[uuid.UUID]int, len(events))
 	for i := range events {
 		e := &events[i]
@@ -379,8 +386,9 @@ func (c *appendConns) close() {
 func (l *Ledger) appender() {
 	var conns *appendConns
 	var deferred []*request
+	seen := batchSeen{ids: map[uuid.UUID]bool{}, streams: map[string]bool{}}
 	for {
-		batch, rest := l.gather(deferred)
+		batch, rest := l.gather(deferred, seen)
 		deferred = rest
 		if len(batch) == 0 {
 			break
@@ -417,11 +425,19 @@ func (l *Ledger) appender() {
 	}
 }
 
+// batchSeen is what a batch touches. The maps are used again for the next.
+type batchSeen struct {
+	ids     map[uuid.UUID]bool
+	streams map[string]bool // somebody in the batch expects a version of it
+}
+
 // gather waits for a request and takes whatever else is waiting, up to a batch. It keeps out of a batch, for the
 // next one, a request whose answer would depend on another in it: one that repeats an id, or that touches a
 // stream for which the other or itself expects a version. It returns nothing when the ledger is closed and empty.
-func (l *Ledger) gather(deferred []*request) (batch, rest []*request) {
-	ids, streams := map[uuid.UUID]bool{}, map[string]bool{} // stream -> somebody in the batch expects a version of it
+func (l *Ledger) gather(deferred []*request, seen batchSeen) (batch, rest []*request) {
+	ids, streams := seen.ids, seen.streams
+	clear(ids)
+	clear(streams)
 	size := 0
 	add := func(r *request) {
 		fits := size+len(r.events) <= maxBatch || size == 0
@@ -604,7 +620,7 @@ func (a *preparedConn) try(ctx context.Context, db *sql.DB) (err error) {
 	return nil
 }
 
-const appendCall = `SELECT item, outcome, at_position, at_version, at_time
+const appendCall = `SELECT item, outcome, at_position, versions, at_time
 FROM append($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19)`
 
 // What append() says of an item.
@@ -670,32 +686,40 @@ func round(query func(string, ...any) (*sql.Rows, error), batch []*request, todo
 	for rows.Next() {
 		var ord, outcome int
 		var position sql.NullInt64
-		var at Appended
-		if err := rows.Scan(&ord, &outcome, &position, &at.Version, &at.RecordedAt); err != nil {
+		var versions pq.Int64Array
+		var at time.Time
+		if err := rows.Scan(&ord, &outcome, &position, &versions, &at); err != nil {
 			return 0, err
 		}
+		if outcome == outcomeAppended {
+			if len(versions) != len(todo) {
+				return 0, fmt.Errorf("append() answered for %d of %d events", len(versions), len(todo))
+			}
+			for i, it := range todo {
+				answers[it.request].appended[it.event] = Appended{
+					ID: batch[it.request].events[it.event].ID, Position: position.Int64 + int64(i), Version: versions[i], RecordedAt: at,
+				}
+			}
+			added = len(todo)
+			continue
+		}
+		seen++
 		it := todo[ord-1]
 		e, a := batch[it.request].events[it.event], &answers[it.request]
-		at.ID, at.Position = e.ID, position.Int64
-		seen++
 		switch outcome {
-		case outcomeAppended:
-			added++
-			a.appended[it.event] = at
 		case outcomeRepeat:
-			at.Duplicate = true
-			a.appended[it.event] = at
+			a.appended[it.event] = Appended{ID: e.ID, Position: position.Int64, Version: versions[0], RecordedAt: at, Duplicate: true}
 		case outcomeIDReused:
-			a.refuse(it.event, e, fmt.Errorf("%w: it stands at position %d; give the event an id of its own", ErrIDReused, at.Position))
+			a.refuse(it.event, e, fmt.Errorf("%w: it stands at position %d; give the event an id of its own", ErrIDReused, position.Int64))
 		case outcomeConflict:
-			a.refuse(it.event, e, &ConflictError{Stream: e.Stream, Expected: *e.Expected, Actual: at.Version})
+			a.refuse(it.event, e, &ConflictError{Stream: e.Stream, Expected: *e.Expected, Actual: versions[0]})
 		}
 	}
 	if err := rows.Err(); err != nil {
 		return 0, err
 	}
-	if seen == 0 || added != 0 && added != len(todo) {
-		return 0, fmt.Errorf("append() answered for %d of %d events", seen, len(todo))
+	if (added > 0) == (seen > 0) {
+		return 0, fmt.Errorf("append() appended %d of %d events and refused %d", added, len(todo), seen)
 	}
 	return added, nil
 }
@@ -707,29 +731,33 @@ func (a *answer) refuse(index int, e *domain.Event, err error) {
 }
 
 // callArrays are the arguments of append(), built in buffers that are used again.
-type callArrays [len(callElements)]array
+type callArrays struct {
+	arrays [len(callElements)]array
+	ranks  map[string]int32 // how many events of a stream came before
+}
 
 // callElements are the types of their elements.
 var callElements = [...]uint32{
 	elementUUID, elementText, elementText, elementInt, elementBigint, elementUUID, elementText, elementText, elementText, elementText,
-	elementUUID, elementTimestamptz, elementText, elementText, elementUUID, elementUUID, elementText, elementBytea, elementBytea,
+	elementUUID, elementTimestamptz, elementText, elementText, elementUUID, elementUUID, elementJSON, elementBytea, elementBytea,
 }
 
-var callBuffers = sync.Pool{New: func() any { return new(callArrays) }}
+var callBuffers = sync.Pool{New: func() any { return &callArrays{ranks: map[string]int32{}} }}
 
-func (a *callArrays) fill(batch []*request, todo []item) []any {
+func (c *callArrays) fill(batch []*request, todo []item) []any {
+	a := &c.arrays
 	for i := range a {
 		a[i].reset()
 	}
-	ranks := make(map[string]int32, len(todo))
+	clear(c.ranks)
 	for _, it := range todo {
 		r := batch[it.request]
 		e := r.events[it.event]
 		a[0].uuid(e.ID)
 		a[1].string(e.Type)
 		a[2].string(e.Stream)
-		a[3].int(ranks[e.Stream])
-		ranks[e.Stream]++
+		a[3].int(c.ranks[e.Stream])
+		c.ranks[e.Stream]++
 		if e.Expected == nil {
 			a[4].null()
 		} else {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -292,5 +293,25 @@ func TestAClosedLedgerSaysSo(t *testing.T) {
 	l.Close()
 	if _, err := l.Append(context.Background(), event("s", `{}`)); !errors.Is(err, schema.ErrClosed) {
 		t.Errorf("Append = %v, want ErrClosed", err)
+	}
+}
+
+// A plan for any batch is estimated to cost more than one for the batch at hand, so left to itself PostgreSQL plans append()
+// anew each time, which takes longer than running it. And with somebody else's search path it would write elsewhere. Both hang on
+// the function, and whoever makes it anew has to see to them.
+func TestAppendIsPlannedOnce(t *testing.T) {
+	t.Parallel()
+	db := schematest.Open(t)
+	var settings string
+	var functions int
+	err := db.QueryRowContext(t.Context(), `SELECT count(*), min(array_to_string(proconfig, ' ')) FROM pg_proc
+		WHERE proname = 'append' AND pronamespace = current_schema()::regnamespace`).Scan(&functions, &settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"plan_cache_mode=force_generic_plan", "search_path=ledger, pg_temp"} {
+		if functions != 1 || !strings.Contains(settings, want) {
+			t.Errorf("%d functions append() with %q, want one with %s", functions, settings, want)
+		}
 	}
 }

@@ -72,6 +72,7 @@ func newBenchAppend(s *settings) *cobra.Command {
 // measured is one line of a benchmark.
 type measured struct {
 	what     string
+	n        int
 	rate     float64 // a second
 	p50, p99 time.Duration
 }
@@ -117,7 +118,7 @@ func hammer(ctx context.Context, what string, callers int, each time.Duration, d
 		return measured{}, fmt.Errorf("%s: %w", what, failed)
 	}
 	slices.Sort(all)
-	return measured{what: what, rate: float64(len(all)) / took.Seconds(), p50: all[len(all)/2], p99: all[len(all)*99/100]}, nil
+	return measured{what: what, n: len(all), rate: float64(len(all)) / took.Seconds(), p50: all[len(all)/2], p99: all[len(all)*99/100]}, nil
 }
 
 const benchBytes = 600
@@ -159,7 +160,8 @@ func (st *store) benchAppend(ctx context.Context, callers, preload int, each tim
 	if err != nil {
 		return err
 	}
-	lines := []measured{}
+	var lines []measured
+	var costs []string
 	for _, m := range []struct {
 		what string
 		do   func(context.Context) error
@@ -171,14 +173,28 @@ func (st *store) benchAppend(ctx context.Context, callers, preload int, each tim
 			return err
 		}},
 	} {
+		before, err := st.spent(ctx)
+		if err != nil {
+			return err
+		}
 		line, err := hammer(ctx, m.what, callers, each, m.do)
 		if err != nil {
 			return err
 		}
+		after, err := st.spent(ctx)
+		if err != nil {
+			return err
+		}
 		lines = append(lines, line)
+		costs = append(costs, line.what+": "+after.since(before).each("an event", "callers and service", line.n))
 	}
-	fmt.Fprintf(st.settings.env.stdout, "%d callers, %d bytes an event, %d events in the ledger before\n", callers, benchBytes, preload)
-	return printMeasured(st.settings.env.stdout, "stock", lines)
+	out := st.settings.env.stdout
+	fmt.Fprintf(out, "%d callers, %d bytes an event, %d events in the ledger before\n", callers, benchBytes, preload)
+	if err := printMeasured(out, "stock", lines); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(out, strings.Join(costs, "\n"))
+	return err
 }
 
 // stockPublisher is watermill-sql as it comes, one message in each call.

@@ -78,18 +78,22 @@ func processTime(pid int) (parent int, took processTimes, err error) {
 	return int(numbers[1]), processTimes{time.Duration(numbers[11]+numbers[12]) * tick, time.Duration(numbers[13]+numbers[14]) * tick}, nil
 }
 
-// since prints what a number of things cost each.
-func (c cpu) since(before cpu, n int) string {
+// since is what was spent after an earlier moment.
+func (c cpu) since(before cpu) cpu {
+	return cpu{service: c.service - before.service, database: c.database - before.database}
+}
+
+// each prints what a number of things, of that kind, cost each; service says what runs in this process besides the service.
+func (c cpu) each(what, service string, n int) string {
 	each := func(d time.Duration) string {
 		return fmt.Sprintf("%.3f ms", d.Seconds()*1000/float64(n))
 	}
-	service, database := c.service-before.service, c.database-before.database
-	if service == 0 {
-		return "processor time of a delivery: unknown on this system"
+	if c.service == 0 {
+		return fmt.Sprintf("processor time of %s: unknown on this system", what)
 	}
-	if database == 0 {
-		return fmt.Sprintf("processor time of a delivery: %s in the service, unknown in the database", each(service))
+	if c.database == 0 {
+		return fmt.Sprintf("processor time of %s: %s in %s, unknown in the database", what, each(c.service), service)
 	}
-	return fmt.Sprintf("processor time of a delivery: %s (service %s with the sink, database %s), which two processors can do %.0f times a second",
-		each(service+database), each(service), each(database), 2*float64(n)/(service+database).Seconds())
+	return fmt.Sprintf("processor time of %s: %s (%s %s, database %s), which two processors can do %.0f times a second",
+		what, each(c.service+c.database), service, each(c.service), each(c.database), 2*float64(n)/(c.service+c.database).Seconds())
 }

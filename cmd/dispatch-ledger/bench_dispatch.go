@@ -215,7 +215,7 @@ func (st *store) benchDispatch(ctx context.Context, b dispatchBench) (err error)
 		return err
 	}
 	fmt.Fprintf(out, "%d firings in %s, %d requests received, heap %d MiB\n", b.firings, took.Round(time.Millisecond), sink.received.Load(), memory.HeapAlloc>>20)
-	fmt.Fprintln(out, after.since(before, b.firings))
+	fmt.Fprintln(out, after.since(before).each("a delivery", "service with the sink", b.firings))
 	if b.latency == 0 {
 		return nil
 	}

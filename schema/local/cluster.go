@@ -80,7 +80,6 @@ var settings = map[string]string{
 	"shared_buffers":              "512MB",
 	"max_wal_size":                "2GB",
 	"checkpoint_timeout":          "15min",
-	"wal_compression":             "on",
 	"wal_level":                   "replica",
 	"random_page_cost":            "1.1",
 	"jit":                         "off",
@@ -109,6 +108,7 @@ var volatileSettings = map[string]string{
 // configure writes the server's configuration anew.
 func (s *Server) configure() error {
 	all := maps.Clone(settings)
+	all["wal_compression"] = s.compression
 	if s.cfg.Volatile {
 		maps.Copy(all, volatileSettings)
 	}

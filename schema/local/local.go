@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -58,6 +59,8 @@ type Config struct {
 	// Unsupervised leaves a server that died of itself dead. For tests that kill it.
 	Unsupervised bool
 
+	compression string // of whole pages in the write-ahead log; a test's
+
 	// Logger is told of starts, stops and deaths. Nil: slog.Default.
 	Logger *slog.Logger
 }
@@ -71,6 +74,8 @@ type Server struct {
 	lock    *flock.Flock
 	address address
 
+	compression string // of whole pages in the write-ahead log
+
 	stop, abort         chan struct{} // closed by Stop, and by a Stop that ran out of time
 	stopOnce, abortOnce sync.Once
 	done                chan struct{} // closed when the server has ended for good
@@ -81,6 +86,14 @@ type Server struct {
 
 // portAttemptsMax is how many free ports are tried before a start is given up.
 const portAttemptsMax = 5
+
+// The first change to a page after a checkpoint puts the whole page into the write-ahead log. Of a ledger whose ids are random
+// that is most pages of their index, and they hardly compress: the older method takes longer over it than the append takes. Not
+// every build of PostgreSQL has the newer one.
+const (
+	compressionWanted = "lz4"
+	compressionAlways = "on"
+)
 
 // stopGrace is how long an aborted server may take to end before it is killed.
 const stopGrace = 5 * time.Second
@@ -95,6 +108,8 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 		stop:  make(chan struct{}),
 		abort: make(chan struct{}),
 		done:  make(chan struct{}),
+
+		compression: cmp.Or(cfg.compression, compressionWanted),
 	}
 	if s.log == nil {
 		s.log = slog.Default()
@@ -168,6 +183,13 @@ func (s *Server) start(ctx context.Context) error {
 		}
 		if s.proc, err = s.launch(ctx); err == nil {
 			break
+		}
+		if s.compression != compressionAlways && strings.Contains(err.Error(), "wal_compression") {
+			s.compression = compressionAlways
+			if err := s.configure(); err != nil {
+				return err
+			}
+			continue
 		}
 		// Between our finding a free port and the server's taking it, somebody else may have.
 		if attempt == portAttemptsMax || !strings.Contains(err.Error(), "could not bind") {

@@ -318,6 +318,16 @@ func TestSettings(t *testing.T) {
 	}
 }
 
+func TestCompression(t *testing.T) {
+	t.Parallel()
+	for wanted, want := range map[string]string{"": "lz4", "none that this build has": "pglz"} {
+		s := start(t, Config{DataDir: dataDir(t), Volatile: true, compression: wanted})
+		if got := query[string](t, s, `SELECT current_setting('wal_compression')`); got != want {
+			t.Errorf("wanted %q: the server compresses by %q, want %q", wanted, got, want)
+		}
+	}
+}
+
 // The socket's path is bounded by the kernel; the data directory's is not.
 func TestLongPaths(t *testing.T) {
 	long := strings.Repeat("long/", 25)
