@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"slices"
 	"strconv"
@@ -56,8 +57,8 @@ func auditDeliveries(s *settings) *cobra.Command {
 				}
 				f.Outcomes = append(f.Outcomes, domain.Outcome(o))
 			}
-			return s.with(cmd.Context(), func(ctx context.Context, st *store) error {
-				list, err := deliveries.List(ctx, st.db, f)
+			return s.asking(cmd.Context(), func(ctx context.Context, st *store, db *sql.DB) error {
+				list, err := deliveries.List(ctx, db, f)
 				if err != nil {
 					return err
 				}
@@ -123,8 +124,8 @@ func auditDelivery(s *settings) *cobra.Command {
 			if err != nil {
 				return usagef("%q is no delivery id", args[0])
 			}
-			return s.with(cmd.Context(), func(ctx context.Context, st *store) error {
-				d, err := deliveries.Get(ctx, st.db, id)
+			return s.asking(cmd.Context(), func(ctx context.Context, st *store, db *sql.DB) error {
+				d, err := deliveries.Get(ctx, db, id)
 				if err != nil {
 					return err
 				}
@@ -187,8 +188,8 @@ func auditProfile(s *settings) *cobra.Command {
 			if err != nil {
 				return usagef("%q is no profile id", args[0])
 			}
-			return s.with(cmd.Context(), func(ctx context.Context, st *store) error {
-				return st.printEvents(ctx, schema.Filter{Subject: id})
+			return s.asking(cmd.Context(), func(ctx context.Context, st *store, db *sql.DB) error {
+				return st.printEvents(ctx, db, schema.Filter{Subject: id})
 			})
 		},
 	}
@@ -210,7 +211,7 @@ func auditEvents(s *settings) *cobra.Command {
 			if f.Limit < 1 {
 				return usagef("--limit is %d; it is 1 or more", f.Limit)
 			}
-			return s.with(cmd.Context(), func(ctx context.Context, st *store) error { return st.printEvents(ctx, f) })
+			return s.asking(cmd.Context(), func(ctx context.Context, st *store, db *sql.DB) error { return st.printEvents(ctx, db, f) })
 		},
 	}
 	cmd.Flags().StringSliceVar(&f.Types, "type", nil, "event type (repeatable)")
@@ -226,7 +227,7 @@ func auditEvents(s *settings) *cobra.Command {
 	return cmd
 }
 
-func (st *store) printEvents(ctx context.Context, f schema.Filter) error {
+func (st *store) printEvents(ctx context.Context, db *sql.DB, f schema.Filter) error {
 	t := table{columns: []string{"position", "recorded", "type", "stream", "version", "state", "actor", "data"}}
 	add := func(e domain.Recorded) {
 		data := string(e.Data)
@@ -236,7 +237,7 @@ func (st *store) printEvents(ctx context.Context, f schema.Filter) error {
 		t.add(eventJSON(e), strconv.FormatInt(e.Position, 10), stamp(e.RecordedAt), e.Type, e.Stream, strconv.FormatInt(e.Version, 10), e.State, e.Actor, data)
 	}
 	if f.Limit > 0 {
-		found, err := audit.Events(ctx, st.db, f)
+		found, err := audit.Events(ctx, db, f)
 		if err != nil {
 			return err
 		}
@@ -245,7 +246,7 @@ func (st *store) printEvents(ctx context.Context, f schema.Filter) error {
 		}
 		return st.settings.print(t)
 	}
-	for e, err := range schema.Events(ctx, st.db, f) {
+	for e, err := range schema.Events(ctx, db, f) {
 		if err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"slices"
 	"strconv"
 
@@ -29,8 +30,8 @@ func auditOutcomes(s *settings) *cobra.Command {
 			default:
 				return usagef("--by is %q; it is none, reaction, target, version, period or day", by)
 			}
-			return s.with(cmd.Context(), func(ctx context.Context, st *store) error {
-				counts, err := deliveries.Counts(ctx, st.db, f, deliveries.By(by))
+			return s.asking(cmd.Context(), func(ctx context.Context, st *store, db *sql.DB) error {
+				counts, err := deliveries.Counts(ctx, db, f, deliveries.By(by))
 				if err != nil {
 					return err
 				}
@@ -65,8 +66,8 @@ func auditUnknown(s *settings) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "unknown", Short: "Requests of which nobody knows whether the platform took them: lost with their worker, or not answered in time", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return s.with(cmd.Context(), func(ctx context.Context, st *store) error {
-				list, err := deliveries.Unknown(ctx, st.db, before, open, limit)
+			return s.asking(cmd.Context(), func(ctx context.Context, st *store, db *sql.DB) error {
+				list, err := deliveries.Unknown(ctx, db, before, open, limit)
 				if err != nil {
 					return err
 				}
@@ -107,8 +108,8 @@ func auditConsent(s *settings) *cobra.Command {
 				return usagef("--status %q is none of %v", status, answers)
 			}
 			f.Kind.Channel, f.Kind.Purpose, f.Kind.Status = domain.Channel(channel), domain.Purpose(purpose), domain.ConsentStatus(status)
-			return s.with(cmd.Context(), func(ctx context.Context, st *store) error {
-				list, err := audit.ConsentChanges(ctx, st.db, f)
+			return s.asking(cmd.Context(), func(ctx context.Context, st *store, db *sql.DB) error {
+				list, err := audit.ConsentChanges(ctx, db, f)
 				if err != nil {
 					return err
 				}

@@ -91,7 +91,11 @@ func (st *store) export(ctx context.Context, out string, o export.Options) error
 	}
 	// The files' encoders allocate much: at the service's setting that would be held several times over.
 	defer debug.SetGCPercent(debug.SetGCPercent(100))
-	m, err := export.Run(ctx, st.db, out, o)
+	db, err := st.exporting(ctx)
+	if err != nil {
+		return err
+	}
+	m, err := export.Run(ctx, db, out, o)
 	if err != nil {
 		return err
 	}

@@ -78,7 +78,7 @@ func newPartials(s *settings) *cobra.Command {
 			Use: "history NAME", Short: "Every version of a partial: who, when, what", Args: cobra.ExactArgs(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				return s.with(cmd.Context(), func(ctx context.Context, st *store) error {
-					return st.printEvents(ctx, schema.Filter{Stream: domain.PartialStream(args[0])})
+					return st.printEvents(ctx, st.db, schema.Filter{Stream: domain.PartialStream(args[0])})
 				})
 			},
 		})

@@ -175,7 +175,7 @@ func (st *store) serve(ctx context.Context, f serveFlags, ready func(address str
 	}
 	if slices.Contains(f.roles, roleAPI) {
 		service, err := api.Open(api.Config{
-			Ledger: st.ledger, Vault: st.vault, DB: st.db, Auth: st.tokens, Variables: o.variables, Environment: o.environment, Projections: st.engine, Reconciler: o.reconciler,
+			Ledger: st.ledger, Vault: st.vault, DB: st.db, Replica: st.replica, Auth: st.tokens, Variables: o.variables, Environment: o.environment, Projections: st.engine, Reconciler: o.reconciler,
 			Registry: st.registry, Log: st.log, Clock: time.Now, Version: version(), Tracer: o.tracer, Anchors: st.settings.anchors(), Inspector: st.inspector(),
 		})
 		if err != nil {
@@ -196,6 +196,9 @@ func (st *store) serve(ctx context.Context, f serveFlags, ready func(address str
 			ready(l.Addr().String())
 		} else {
 			fmt.Fprintf(st.settings.env.stdout, "Serving on http://%s (%s). API description: http://%[1]s/docs\n", l.Addr(), strings.Join(f.roles, ", "))
+		}
+		if st.replica != nil {
+			part("replica", func(ctx context.Context) error { st.replica.Run(ctx); return nil })
 		}
 		part("inspector", func(ctx context.Context) error { return st.sweepInspector(ctx, st.inspector().Inspector) })
 		part("api", func(ctx context.Context) error { return api.Serve(ctx, l, handler, api.ServeConfig{Log: st.log}) })

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/pflag"
 )
@@ -15,6 +16,8 @@ type settings struct {
 
 	databaseURL string
 	directURL   string
+	readURL     string
+	readLag     time.Duration
 	connections int
 	dataDir     string
 	name        string
@@ -29,6 +32,8 @@ type settings struct {
 func (s *settings) addTo(flags *pflag.FlagSet) {
 	flags.StringVar(&s.databaseURL, "database-url", "", "PostgreSQL 15 or newer; DATABASE_URL is honoured too. Empty: a private one under --data-dir")
 	flags.StringVar(&s.directURL, "session-database-url", "", "the server's own URL, where the other leads to a pooler such as PgBouncer in transaction mode: for what needs a session")
+	flags.StringVar(&s.readURL, "read-database-url", "", "a standby of the database, for questions of the API, audit and export; the primary answers while it does not")
+	flags.DurationVar(&s.readLag, "read-lag-max", 10*time.Second, "how far behind the standby may be to be asked")
 	flags.IntVar(&s.connections, "connections", 24, "most connections to the database for requests and for the work together; besides, a process keeps up to five of its own")
 	flags.StringVar(&s.dataDir, "data-dir", defaultDataDir(s.env.lookup), "where the private PostgreSQL, the master key and the last checkpoint live")
 	flags.StringVar(&s.name, "ledger", "ledger", "SQL schema of the ledger, so that one database can hold several")

@@ -37,6 +37,7 @@ type store struct {
 	pooled    string // the same by way of a pooler; empty: there is none
 	private   bool   // this process runs the database
 	db        *sql.DB
+	replica   *schema.Replica // answers questions in its place; nil: there is none
 	ledger    *schema.Ledger
 	vault     *schema.Vault
 	tokens    *schema.Tokens
@@ -63,7 +64,8 @@ const idle = 30 * time.Second
 // while it works and the dispatcher the rest. Whoever holds one of the second may wait for one of the first, never the other
 // way round.
 func (st *store) connect(label string, generic bool) (*sql.DB, error) {
-	o := schema.Options{Name: st.settings.name, Role: "ledger_service", Paths: projections.Paths(st.settings.name, builtIn...), Label: label, Generic: generic}
+	o := st.options(label)
+	o.Generic = generic
 	url := st.url
 	if st.pooled != "" {
 		url, o.Direct = st.pooled, st.url
@@ -72,12 +74,22 @@ func (st *store) connect(label string, generic bool) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
+	st.bound(db)
+	return db, nil
+}
+
+// options are those of a pool in the service's role.
+func (st *store) options(label string) schema.Options {
+	return schema.Options{Name: st.settings.name, Role: "ledger_service", Paths: projections.Paths(st.settings.name, builtIn...), Label: label}
+}
+
+// bound gives a pool its share of the connections.
+func (st *store) bound(db *sql.DB) {
 	for _, pool := range []*sql.DB{db, schema.Direct(db)} {
 		pool.SetMaxOpenConns(st.settings.connections / 2)
 		pool.SetMaxIdleConns(st.settings.connections / 2)
 		pool.SetConnMaxIdleTime(idle)
 	}
-	return db, nil
 }
 
 // open finds or starts the database, migrates it, and opens the ledger in the service's role.
@@ -102,6 +114,9 @@ func (s *settings) open(ctx context.Context) (_ *store, err error) {
 		return nil, err
 	}
 	st.closeDown = append(st.closeDown, st.db.Close)
+	if err := st.openReplica(); err != nil {
+		return nil, err
+	}
 	st.engine = projections.NewEngine(st.db, s.name, log, builtIn...)
 	if st.outdated, err = st.engine.Install(ctx); err != nil {
 		return nil, err

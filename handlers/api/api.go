@@ -29,11 +29,12 @@ import (
 
 // Config is what the API works on.
 type Config struct {
-	Ledger *schema.Ledger // appends
-	Vault  *schema.Vault  // tells who was erased, and hashes addresses
-	DB     *sql.DB        // reads; the projections' schemas are on its search path
-	Auth   Authenticator  // knows the tokens; *schema.Tokens
-	Tokens *schema.Tokens // gives them out and revokes them; Auth by default
+	Ledger  *schema.Ledger  // appends
+	Vault   *schema.Vault   // tells who was erased, and hashes addresses
+	DB      *sql.DB         // reads; the projections' schemas are on its search path
+	Replica *schema.Replica // answers questions in the primary's place; nil: there is none
+	Auth    Authenticator   // knows the tokens; *schema.Tokens
+	Tokens  *schema.Tokens  // gives them out and revokes them; Auth by default
 
 	// Projections are those that may be rebuilt; nil has none.
 	Projections *projections.Engine
@@ -205,6 +206,10 @@ func register[I, O any](a *api, op huma.Operation, handle func(context.Context, 
 	}
 	a.served[op.OperationID] = op.Method + " " + op.Path
 	a.calls[op.OperationID] = handle
+	if _, ok := questions[op.OperationID]; ok {
+		describeQuestion(&op)
+		handle = asking(a, op.OperationID, handle)
+	}
 	if op.RequestBody != nil {
 		// The operation reads its body itself. Huma would check it against the description, and replace that by its
 		// own for a raw body.

@@ -54,7 +54,7 @@ func (a *api) auditOutcomes(ctx context.Context, in *auditOutcomesInput) (*audit
 	if f.To, err = parseTime("query.to", in.To); err != nil {
 		return nil, err
 	}
-	counts, err := deliveries.Counts(ctx, a.DB, f, deliveries.By(in.By))
+	counts, err := deliveries.Counts(ctx, a.reads(ctx), f, deliveries.By(in.By))
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +87,7 @@ func (a *api) auditUnknown(ctx context.Context, in *auditUnknownInput) (*auditUn
 	if err != nil {
 		return nil, err
 	}
-	found, err := deliveries.Unknown(ctx, a.DB, before, in.Open, in.Limit+1)
+	found, err := deliveries.Unknown(ctx, a.reads(ctx), before, in.Open, in.Limit+1)
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +139,7 @@ func (a *api) auditConsentChanges(ctx context.Context, in *auditConsentInput) (*
 		}
 		f.Before = audit.Place{Position: position, Channel: domain.Channel(parts[1]), Purpose: domain.Purpose(parts[2])}
 	}
-	found, err := audit.ConsentChanges(ctx, a.DB, f)
+	found, err := audit.ConsentChanges(ctx, a.reads(ctx), f)
 	if err != nil {
 		return nil, err
 	}

@@ -166,7 +166,7 @@ func (a *api) getConsentHistory(ctx context.Context, in *getConsentHistoryInput)
 	if err != nil {
 		return nil, err
 	}
-	dossier, err := consent.Read(ctx, a.DB, profile, consent.AsOf{})
+	dossier, err := consent.Read(ctx, a.reads(ctx), profile, consent.AsOf{})
 	if err != nil {
 		return nil, err
 	}

@@ -155,7 +155,7 @@ func (a *api) listDeliveries(ctx context.Context, in *listDeliveriesInput) (*lis
 			f.Outcomes = append(f.Outcomes, domain.Outcome(name))
 		}
 	}
-	found, err := deliveries.List(ctx, a.DB, f)
+	found, err := deliveries.List(ctx, a.reads(ctx), f)
 	if err != nil {
 		return nil, err
 	}
@@ -177,7 +177,7 @@ func (a *api) getDelivery(ctx context.Context, in *getDeliveryInput) (*getDelive
 	if err != nil {
 		return nil, err
 	}
-	d, err := deliveries.Get(ctx, a.DB, id)
+	d, err := deliveries.Get(ctx, a.reads(ctx), id)
 	if err != nil {
 		return nil, err
 	}

@@ -228,7 +228,7 @@ func (a *api) listEvents(ctx context.Context, in *listEventsInput) (*listEventsO
 	if cursor == 1 && f.Descending {
 		return &listEventsOutput{Body: Page[Event]{Items: []Event{}}}, nil // nothing stands below position 1
 	}
-	recorded, err := audit.Events(ctx, a.DB, f)
+	recorded, err := audit.Events(ctx, a.reads(ctx), f)
 	if err != nil {
 		return nil, err
 	}
@@ -259,7 +259,7 @@ type getEventInput struct {
 type getEventOutput struct{ Body Event }
 
 func (a *api) getEvent(ctx context.Context, in *getEventInput) (*getEventOutput, error) {
-	r, err := schema.EventAt(ctx, a.DB, in.Position)
+	r, err := schema.EventAt(ctx, a.reads(ctx), in.Position)
 	if err != nil {
 		return nil, err
 	}

@@ -36,6 +36,8 @@ const (
 type readiness struct {
 	Status string            `json:"status" doc:"ready, or not ready."`
 	Checks map[string]string `json:"checks" doc:"By name: ok, or what does not hold."`
+
+	Replica *replicaState `json:"replica,omitempty" doc:"The read replica, where there is one."`
 }
 
 func (a *api) healthRoutes() {
@@ -73,7 +75,7 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 		wg.Go(func() { results[i] = c.Run(ctx) })
 	}
 	wg.Wait()
-	answer := readiness{Status: ready, Checks: map[string]string{}}
+	answer := readiness{Status: ready, Checks: map[string]string{}, Replica: a.replicaState()}
 	for i, c := range checks {
 		answer.Checks[c.Name] = "ok"
 		if err := results[i]; err != nil {

@@ -101,6 +101,7 @@ var problems = []kind{
 	{err: schema.ErrNotFound, status: http.StatusNotFound, name: "not-found", title: "Not found", next: "Check the name or id."},
 	{err: schema.ErrBusy, status: http.StatusServiceUnavailable, name: "busy", title: "The ledger is busy", next: "Send the same request again after Retry-After: a repeat is recognised."},
 	{err: schema.ErrClosed, status: http.StatusServiceUnavailable, name: "shutting-down", title: "The service is shutting down", next: "Send the same request again after Retry-After: a repeat is recognised."},
+	{err: schema.ErrBehind, status: http.StatusServiceUnavailable, name: "not-projected-yet", title: "The projections are not there yet", next: "Ask again after Retry-After, or without Ledger-Min-Position.", detail: true},
 	{err: schema.ErrUnavailable, status: http.StatusServiceUnavailable, name: "unavailable", title: "The database is unavailable", next: "Send the same request again after Retry-After: a repeat is recognised, so nothing is recorded twice."},
 }
 

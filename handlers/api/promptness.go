@@ -70,12 +70,12 @@ func (a *api) listOptOuts(ctx context.Context, in *listOptOutsInput) (*listOptOu
 	if f.Before, f.Limit = before, in.Limit+1+skip; before > 0 {
 		f.Before++ // it may hold more
 	}
-	policy, err := consent.Policy(ctx, a.DB)
+	policy, err := consent.Policy(ctx, a.reads(ctx))
 	if err != nil {
 		return nil, err
 	}
 	var items []promptness.OptOut
-	for o, err := range promptness.OptOuts(ctx, a.DB, policy.Promptness, a.Clock(), f) {
+	for o, err := range promptness.OptOuts(ctx, a.reads(ctx), policy.Promptness, a.Clock(), f) {
 		if err != nil {
 			return nil, err
 		}
@@ -103,11 +103,11 @@ func (a *api) sumOptOuts(ctx context.Context, in *Span) (*sumOptOutsOutput, erro
 	if err != nil {
 		return nil, err
 	}
-	policy, err := consent.Policy(ctx, a.DB)
+	policy, err := consent.Policy(ctx, a.reads(ctx))
 	if err != nil {
 		return nil, err
 	}
-	r, err := promptness.Sum(ctx, a.DB, policy.Promptness, a.Clock(), f)
+	r, err := promptness.Sum(ctx, a.reads(ctx), policy.Promptness, a.Clock(), f)
 	if err != nil {
 		return nil, err
 	}

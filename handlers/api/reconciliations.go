@@ -75,7 +75,7 @@ func (a *api) listReconciliations(ctx context.Context, in *listReconciliationsIn
 	if err != nil {
 		return nil, err
 	}
-	runs, err := suppressions.Runs(ctx, a.DB, suppressions.RunFilter{Platform: in.Platform, Before: before, Limit: in.Limit + 1})
+	runs, err := suppressions.Runs(ctx, a.reads(ctx), suppressions.RunFilter{Platform: in.Platform, Before: before, Limit: in.Limit + 1})
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +125,7 @@ func (in runInput) uuid() uuid.UUID {
 type runOutput struct{ Body suppressions.Run }
 
 func (a *api) getReconciliation(ctx context.Context, in *runInput) (*runOutput, error) {
-	r, err := suppressions.RunByID(ctx, a.DB, in.uuid())
+	r, err := suppressions.RunByID(ctx, a.reads(ctx), in.uuid())
 	if err != nil {
 		return nil, err
 	}
@@ -148,10 +148,10 @@ func (a *api) listReconciliationFindings(ctx context.Context, in *listRunFinding
 	if err != nil {
 		return nil, err
 	}
-	if _, err := suppressions.RunByID(ctx, a.DB, in.uuid()); err != nil {
+	if _, err := suppressions.RunByID(ctx, a.reads(ctx), in.uuid()); err != nil {
 		return nil, err
 	}
-	found, err := suppressions.Differences(ctx, a.DB, in.uuid(), in.Action, after, in.Limit+1)
+	found, err := suppressions.Differences(ctx, a.reads(ctx), in.uuid(), in.Action, after, in.Limit+1)
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,7 @@ func (a *api) erased(ctx context.Context, profile uuid.UUID) (bool, error) {
 // sealedOf says what is sealed of a delivery's events, by position.
 func (a *api) sealedOf(ctx context.Context, delivery uuid.UUID) (map[int64]*Sealed, error) {
 	var events []domain.Recorded
-	for e, err := range schema.Events(ctx, a.DB, schema.Filter{DeliveryID: delivery}) {
+	for e, err := range schema.Events(ctx, a.reads(ctx), schema.Filter{DeliveryID: delivery}) {
 		if err != nil {
 			return nil, err
 		}

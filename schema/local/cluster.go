@@ -121,7 +121,7 @@ func (s *Server) configure() error {
 
 	// The first line that matches decides: the owner by the operating system's word, everybody else by password.
 	hba := fmt.Sprintf("# Written at each start.\n"+
-		"local all %[1]s peer map=owner\n"+
+		"local all,replication %[1]s peer map=owner\n"+
 		"local all all scram-sha-256\n"+
 		"host all all 127.0.0.1/32 scram-sha-256\n", Role)
 	var ident strings.Builder

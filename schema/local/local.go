@@ -207,6 +207,9 @@ func (s *Server) start(ctx context.Context) error {
 // for as long as the server lives. Over TCP it holds the password.
 func (s *Server) URL() string { return s.address.url(Database) }
 
+// BinDir is where the server's programs are.
+func (s *Server) BinDir() string { return s.install.bin }
+
 // PID is the postmaster's process id. It changes when a server that died is started again.
 func (s *Server) PID() int {
 	s.mu.Lock()

@@ -134,6 +134,11 @@ type Server struct {
 // killed, though not the machine's.
 func NewServer(t testing.TB) *Server {
 	t.Helper()
+	return newServerWith(t, nil)
+}
+
+func newServerWith(t testing.TB, settings map[string]string) *Server {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "schematest")
 	if err != nil {
 		t.Fatal(err)
@@ -146,7 +151,7 @@ func NewServer(t testing.TB) *Server {
 	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // root's server runs as another user, who passes through
 		t.Fatal(err)
 	}
-	s := &Server{t: t, cfg: local.Config{DataDir: dir, Volatile: true, Unsupervised: true, Logger: slog.New(slog.DiscardHandler)}}
+	s := &Server{t: t, cfg: local.Config{DataDir: dir, Volatile: true, Unsupervised: true, Settings: settings, Logger: slog.New(slog.DiscardHandler)}}
 	s.Restart()
 	s.URL = s.current.URL()
 	t.Cleanup(func() {
