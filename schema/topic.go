@@ -39,9 +39,16 @@ func (s Slice) MayHold(types ...string) bool {
 // Len is the number of events in it.
 func (s Slice) Len() int64 { return s.To - s.From }
 
-// bounds are the settings that the view slice reads.
+// longSlice is how many events are so many that a handler should sort them in memory: some hold a thousand rows each.
+const longSlice = 200
+
+// bounds are the settings that the view slice reads, and room for what a long one holds.
 func (s Slice) bounds() string {
-	return fmt.Sprintf("SET LOCAL ledger.slice_from = '%d'; SET LOCAL ledger.slice_to = '%d'", s.From, s.To)
+	settings := fmt.Sprintf("SET LOCAL ledger.slice_from = '%d'; SET LOCAL ledger.slice_to = '%d'", s.From, s.To)
+	if s.Len() >= longSlice {
+		settings += "; SET LOCAL work_mem = '64MB'"
+	}
+	return settings
 }
 
 func (s Slice) String() string { return fmt.Sprintf("(%d, %d]", s.From, s.To) }

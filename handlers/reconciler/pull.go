@@ -108,45 +108,94 @@ func (s *Service) retry(err error, failures int) (time.Duration, bool) {
 	return 0, false
 }
 
-// pages reads on from the run's cursor to the end of the channel's list.
+// stageRows is how many rows of pages that have come already are committed together.
+const stageRows = 5000
+
+// staged is a page and what it says.
+type staged struct {
+	platforms.Page
+
+	rows []suppressions.Row
+}
+
+// pages reads on from the run's cursor to the end of the channel's list. One page is read while the one before it is
+// committed; where they come faster than that, several are committed together, with the cursor that follows the last.
 func (s *Service) pages(ctx context.Context, l *link, r *run, source platforms.Source, query platforms.Query, came func()) error {
-	for page, err := range source.Suppressions(ctx, query) {
-		if err != nil {
+	reading, stop := context.WithCancel(ctx)
+	read := make(chan staged, 2)
+	var failed error // the platform's; set before read is closed
+	go func() {
+		defer close(read)
+		for page, err := range source.Suppressions(reading, query) {
+			if err != nil {
+				failed = err
+				return
+			}
+			select {
+			case read <- staged{page, s.rows(l, query.Channel, page.Records)}:
+			case <-reading.Done():
+				return
+			}
+			if page.Done {
+				return
+			}
+		}
+	}()
+	defer func() {
+		stop()
+		for range read { // whoever reads has ended when this does
+		}
+	}()
+	var pages []staged
+	rows := 0
+	for page := range read {
+		pages, rows = append(pages, page), rows+len(page.rows)
+		if rows < stageRows && len(read) > 0 {
+			continue
+		}
+		if err := s.commitPages(ctx, r, query.Channel, pages); err != nil {
 			return err
 		}
-		rows := s.rows(l, query.Channel, page.Records)
-		if err := s.commitPage(ctx, r, query.Channel, page, rows); err != nil {
+		pages, rows = pages[:0], 0
+		came()
+	}
+	if len(pages) > 0 {
+		if err := s.commitPages(ctx, r, query.Channel, pages); err != nil {
 			return err
 		}
 		came()
-		if page.Done {
-			return nil
-		}
 	}
-	return ctx.Err()
+	return errors.Join(failed, ctx.Err())
 }
 
-func (s *Service) commitPage(ctx context.Context, r *run, channel domain.Channel, page platforms.Page, rows []suppressions.Row) error {
+func (s *Service) commitPages(ctx context.Context, r *run, channel domain.Channel, pages []staged) error {
 	tx, err := s.DB.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback()
+	read := 0
+	var rows []suppressions.Row
+	for i := range pages {
+		read += len(pages[i].Records)
+		rows = append(rows, pages[i].rows...)
+		if !pages[i].Complete && !slices.Contains(r.partial, string(channel)) {
+			r.partial = append(r.partial, string(channel))
+		}
+	}
 	if err := suppressions.Stage(ctx, tx, r.id, channel, r.staged, rows); err != nil {
 		return err
 	}
-	if !page.Complete && !slices.Contains(r.partial, string(channel)) {
-		r.partial = append(r.partial, string(channel))
-	}
+	next := string(pages[len(pages)-1].Next)
 	err = tx.QueryRowContext(ctx, `UPDATE reconciliations SET staged = staged + $2, "read" = "read" + $3, cursor = $4, partial = $5 WHERE id = $1 RETURNING staged, "read"`,
-		r.id, len(rows), len(page.Records), string(page.Next), pq.Array(r.partial)).Scan(&r.staged, &r.read)
+		r.id, len(rows), read, next, pq.Array(r.partial)).Scan(&r.staged, &r.read)
 	if err != nil {
 		return err
 	}
 	if err := tx.Commit(); err != nil {
 		return err
 	}
-	r.cursor = string(page.Next)
+	r.cursor = next
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/suppressions"
@@ -36,35 +37,62 @@ func (r *run) via() string {
 	return domain.ViaList
 }
 
-// recordNews records what the list says that it did not say before, many addresses to an event.
+// recordNews records what the list says that it did not say before, many addresses to an event. The next are read while the
+// ones before are appended.
 func (s *Service) recordNews(ctx context.Context, _ *link, r *run) error {
-	var batch []item
+	group, ctx := errgroup.WithContext(ctx)
+	read := make(chan item, 16)
+	group.Go(func() error {
+		defer close(read)
+		return s.readNews(ctx, r, func(it item) error {
+			select {
+			case read <- it:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+	})
+	group.Go(func() error {
+		var batch []item
+		for it := range read {
+			if batch = append(batch, it); len(batch) < 16 && len(read) > 0 {
+				continue
+			}
+			if err := s.record(ctx, r.actor, r.readUntil, batch); err != nil {
+				return err
+			}
+			batch = batch[:0]
+		}
+		return s.record(ctx, r.actor, r.readUntil, batch)
+	})
+	return group.Wait()
+}
+
+// readNews makes events of a run's news, the same ones each time.
+func (s *Service) readNews(ctx context.Context, r *run, emit func(item) error) error {
 	var group suppressions.News // what the entries at hand have in common
 	var entries []domain.SuppressionEntry
 	n := 0
-	flush := func(all bool) error {
-		if len(entries) > 0 {
-			n++
-			scope := scopeOf(group.Scope)
-			var p domain.Payload = domain.SuppressionSeen{Platform: r.platform, Channel: group.Channel, Scope: scope, Run: r.id, Via: r.via(), SeenAt: r.readUntil, Entries: entries}
-			if group.Lifted {
-				p = domain.SuppressionLifted{Platform: r.platform, Channel: group.Channel, Scope: scope, Run: r.id, Via: r.via(), SeenAt: r.readUntil, Entries: entries}
-			}
-			batch = append(batch, item{named(r.id, "news", r.readbacks, n), r.id, p})
-			entries = nil
-		}
-		if len(batch) < 16 && !all {
+	flush := func() error {
+		if len(entries) == 0 {
 			return nil
 		}
-		defer func() { batch = batch[:0] }()
-		return s.record(ctx, r.actor, r.readUntil, batch)
+		n++
+		scope := scopeOf(group.Scope)
+		var p domain.Payload = domain.SuppressionSeen{Platform: r.platform, Channel: group.Channel, Scope: scope, Run: r.id, Via: r.via(), SeenAt: r.readUntil, Entries: entries}
+		if group.Lifted {
+			p = domain.SuppressionLifted{Platform: r.platform, Channel: group.Channel, Scope: scope, Run: r.id, Via: r.via(), SeenAt: r.readUntil, Entries: entries}
+		}
+		entries = nil
+		return emit(item{named(r.id, "news", r.readbacks, n), r.id, p})
 	}
 	for news, err := range suppressions.NewsOf(ctx, s.DB, r.id) {
 		if err != nil {
 			return err
 		}
 		if len(entries) == domain.MaxSuppressionEntries || len(entries) > 0 && (news.Channel != group.Channel || news.Scope != group.Scope || news.Lifted != group.Lifted) {
-			if err := flush(false); err != nil {
+			if err := flush(); err != nil {
 				return err
 			}
 		}
@@ -73,7 +101,7 @@ func (s *Service) recordNews(ctx context.Context, _ *link, r *run) error {
 		}
 		entries = append(entries, news.Entry)
 	}
-	return flush(true)
+	return flush()
 }
 
 // recordOptOuts takes opt-outs there in as decisions of the persons concerned, made when they were made there.

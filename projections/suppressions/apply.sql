@@ -1,15 +1,16 @@
--- The last event about an address holds, in the order of the ledger.
+-- The last event about an address holds, in the order of the ledger. What many rows have in common comes last among the
+-- sort keys: hashes tell rows apart at once.
 
 -- name: what the lists hold
 -- on: suppression.seen, suppression.lifted
 INSERT INTO listed AS l (platform, channel, scope, hash, lifted, by_us, reason, class, native, at, precision, seen_at, via, position)
-SELECT DISTINCT ON (1, 2, 3, 4) d.platform, s.channel,
+SELECT DISTINCT ON (4, 1, 2, 3) d.platform, s.channel,
        CASE WHEN d.scope->>'kind' = 'global' THEN '' ELSE (d.scope->>'kind') || ':' || coalesce(d.scope->>'id', '') END,
        decode(e.hash, 'hex'), s.type = 'suppression.lifted', coalesce(e.echo, false), e.reason, e.class, e.native, e.at, e.precision, d.seen_at, d.via, s.position
 FROM slice s, json_to_record(s.data) AS d (platform text, scope json, via text, seen_at timestamptz, entries json),
      json_to_recordset(d.entries) AS e (hash text, reason text, class text, native text, at timestamptz, precision text, echo boolean)
 WHERE s.type IN ('suppression.seen', 'suppression.lifted')
-ORDER BY 1, 2, 3, 4, s.position DESC
+ORDER BY 4, 1, 2, 3, s.position DESC
 ON CONFLICT (platform, channel, scope, hash) DO UPDATE
     SET lifted = excluded.lifted, by_us = excluded.by_us, reason = excluded.reason, class = excluded.class, native = excluded.native, at = excluded.at,
         precision = excluded.precision, seen_at = excluded.seen_at, via = excluded.via, position = excluded.position;
@@ -17,12 +18,12 @@ ON CONFLICT (platform, channel, scope, hash) DO UPDATE
 -- name: what was written to them
 -- on: suppression.ordered, suppression.pushed
 INSERT INTO pushes AS p (platform, channel, hash, intent, profile_id, decision, decided_at, status, native, attempt, ordered_at, pushed_at, position)
-SELECT DISTINCT ON (1, 2, 3) d.platform, s.channel, decode(e.hash, 'hex'), d.intent, e.profile_id, e.decision, e.decided_at, coalesce(e.status, 'ordered'), e.native,
+SELECT DISTINCT ON (3, 1, 2) d.platform, s.channel, decode(e.hash, 'hex'), d.intent, e.profile_id, e.decision, e.decided_at, coalesce(e.status, 'ordered'), e.native,
        coalesce(e.attempt, 1), coalesce(e.ordered_at, s.occurred_at, s.recorded_at), d.pushed_at, s.position
 FROM slice s, json_to_record(s.data) AS d (platform text, intent text, pushed_at timestamptz, entries json),
      json_to_recordset(d.entries) AS e (hash text, profile_id uuid, decision bigint, decided_at timestamptz, status text, native text, attempt int, ordered_at timestamptz)
 WHERE s.type IN ('suppression.ordered', 'suppression.pushed')
-ORDER BY 1, 2, 3, s.position DESC
+ORDER BY 3, 1, 2, s.position DESC
 ON CONFLICT (platform, channel, hash) DO UPDATE
     SET intent = excluded.intent, profile_id = excluded.profile_id, decision = excluded.decision, decided_at = excluded.decided_at, status = excluded.status,
         native = excluded.native, attempt = excluded.attempt, ordered_at = excluded.ordered_at, pushed_at = excluded.pushed_at, confirmed_at = NULL, position = excluded.position;
@@ -42,10 +43,10 @@ WHERE (p.platform, p.channel, p.hash, p.intent, p.decision) = (c.platform, c.cha
 -- name: whose address a hash is
 -- on: consent.changed, profile.observed
 INSERT INTO reach AS r (channel, hash, profile_id, named, position)
-SELECT DISTINCT ON (1, 2, 3) h.channel, decode(h.hash, 'hex'), s.subject, coalesce(s.data->>'decided_by', '') <> 'platform', s.position
+SELECT DISTINCT ON (2, 1, 3) h.channel, decode(h.hash, 'hex'), s.subject, coalesce(s.data->>'decided_by', '') <> 'platform', s.position
 FROM slice s, json_to_recordset(s.data->'contact_hashes') AS h (channel text, hash text)
 WHERE s.type IN ('consent.changed', 'profile.observed') AND s.subject IS NOT NULL
-ORDER BY 1, 2, 3, 4 DESC, s.position DESC
+ORDER BY 2, 1, 3, 4 DESC, s.position DESC
 ON CONFLICT (channel, hash, profile_id) DO UPDATE SET named = excluded.named, position = excluded.position
     WHERE excluded.named >= r.named;
 

@@ -50,13 +50,13 @@ const settled = `(CASE t.precision WHEN 'second' THEN least(t.at + interval '999
 const foldQuery = `
 INSERT INTO reconciled_state (run, channel, scope, hash, news, reason, class, native, at, precision)
 WITH suppressed AS MATERIALIZED (
-	SELECT DISTINCT ON (scope, hash) scope, hash, seq, reason, class, native, at, precision
+	SELECT DISTINCT ON (hash, scope) scope, hash, seq, reason, class, native, at, precision
 	FROM reconciled_rows WHERE run = $1 AND channel = $2 AND NOT gone
-	ORDER BY scope, hash, (class = 'consent') DESC, at DESC NULLS LAST, seq DESC
+	ORDER BY hash, scope, (class = 'consent') DESC, at DESC NULLS LAST, seq DESC
 ), clear AS MATERIALIZED (
-	SELECT DISTINCT ON (scope, hash) scope, hash, seq, reason, at
+	SELECT DISTINCT ON (hash, scope) scope, hash, seq, reason, at
 	FROM reconciled_rows WHERE run = $1 AND channel = $2 AND gone
-	ORDER BY scope, hash, at DESC NULLS LAST, seq DESC
+	ORDER BY hash, scope, at DESC NULLS LAST, seq DESC
 ), theirs AS MATERIALIZED (
 	SELECT s.*, p.hash IS NOT NULL AND NOT coalesce(s.at > p.pushed_at AND s.precision IN ('exact', 'second'), false) AS stale
 	FROM suppressed s LEFT JOIN clear c USING (scope, hash)
@@ -95,48 +95,67 @@ func Fold(ctx context.Context, tx *sql.Tx, c Comparison) error {
 
 func interval(d time.Duration) string { return fmt.Sprintf("%d microseconds", d.Microseconds()) }
 
-// theirsCTE is the platform's list of one channel as it stands after the run's news.
-const theirsCTE = `
-theirs AS MATERIALIZED (
+// sides are the two sides of one channel's comparison, laid out once for the questions that follow. They are temporary tables
+// rather than parts of each question because then the planner knows how large they are, and may use every processor.
+//
+// compared_outs is who opted out here, by each address that we know of them; compared_theirs the platform's list as it stands
+// after the run's news, with whose address each is and whether they opted out here.
+var sides = []struct {
+	query string
+	args  func(c *Comparison) []any
+}{
+	{`DROP TABLE IF EXISTS pg_temp.compared_outs, pg_temp.compared_theirs`, func(*Comparison) []any { return nil }},
+	{`CREATE TEMP TABLE compared_outs ON COMMIT DROP AS
+SELECT r.hash, r.profile_id, c.out_at, c.out_position
+FROM (SELECT profile_id, max(decided_at) AS out_at, max(position) AS out_position FROM consent_held
+      WHERE channel = $1 AND purpose = ANY($2::text[]) AND status = 'opted_out' GROUP BY profile_id) c
+JOIN reach r ON r.channel = $1 AND r.profile_id = c.profile_id`, func(c *Comparison) []any { return []any{c.Channel, pq.Array(c.Policy.PushedFor)} }},
+	{`ANALYZE compared_outs`, func(*Comparison) []any { return nil }},
+	{`CREATE TEMP TABLE compared_theirs ON COMMIT DROP AS
+SELECT t.scope, t.hash, t.reason, t.class, t.at, ` + settled + ` AS latest, t.fresh, r.profile_id, o.out_at, o.out_position
+FROM (
 	SELECT scope, hash, reason, class, at, precision, true AS fresh FROM reconciled_state WHERE run = $1 AND channel = $2 AND news = 'seen'
 	UNION ALL
 	SELECT l.scope, l.hash, l.reason, l.class, l.at, l.precision, false FROM listed l
 	WHERE l.platform = $3 AND l.channel = $2 AND NOT l.lifted
 	  AND NOT EXISTS (SELECT FROM reconciled_state s WHERE s.run = $1 AND s.channel = $2 AND s.scope = l.scope AND s.hash = l.hash)
-)`
+) t
+LEFT JOIN reach r ON r.channel = $2 AND r.hash = t.hash
+LEFT JOIN compared_outs o ON o.hash = t.hash AND o.profile_id = r.profile_id`, func(c *Comparison) []any { return []any{c.Run, c.Channel, c.Platform, c.Read} }},
+	{`ANALYZE compared_theirs`, func(*Comparison) []any { return nil }},
+}
 
 // listedQuery classifies whom the list suppresses on the whole account.
 //
 // An opt-out there that we do not have is recorded here, unless the person agreed here later, or it is our own push come
 // back with the platform's time: then it is for the evidence, or for a person, to say whether it is lifted there.
 const listedQuery = `
-WITH ` + theirsCTE + `, matched AS MATERIALIZED (
-	SELECT t.*, ` + settled + ` AS latest, r.profile_id FROM theirs t LEFT JOIN reach r ON r.channel = $2 AND r.hash = t.hash WHERE t.scope = ''
-), ours AS MATERIALIZED (
-	SELECT c.profile_id, max(c.decided_at) FILTER (WHERE c.status = 'opted_out') AS out_at, max(c.position) FILTER (WHERE c.status = 'opted_out') AS out_position,
-	       max(c.decided_at) FILTER (WHERE c.status = 'opted_in') AS in_at, max(c.position) FILTER (WHERE c.status = 'opted_in') AS in_position
-	FROM consent_held c WHERE c.channel = $2 AND c.purpose = ANY($6::text[]) AND c.profile_id IN (SELECT profile_id FROM matched)
+WITH ins AS MATERIALIZED (
+	SELECT c.profile_id, max(c.decided_at) AS in_at, max(c.position) AS in_position
+	FROM consent_held c JOIN (SELECT DISTINCT profile_id FROM compared_theirs WHERE scope = '' AND out_at IS NULL) u USING (profile_id)
+	WHERE c.channel = $2 AND c.purpose = ANY($6::text[]) AND c.status = 'opted_in'
 	GROUP BY c.profile_id
-), judged AS MATERIALIZED (
-	SELECT m.hash, m.profile_id, m.reason, m.at, m.latest, o.out_at, o.out_position, o.in_at, o.in_position, m.fresh, m.class AS kind,
+), judged AS MATERIALIZED ( -- but for those who opted out on both sides, and of whom the platform heard by itself
+	SELECT m.hash, m.profile_id, m.reason, m.at, m.latest, m.out_at, m.out_position, i.in_at, i.in_position, m.fresh, m.class AS kind,
 	       x.echo,
 	       CASE
 	       WHEN m.profile_id IS NULL THEN CASE WHEN m.fresh THEN 'unknown_contact' END
-	       WHEN m.class = 'consent' AND o.out_at IS NOT NULL THEN CASE WHEN x.echo AND m.fresh THEN 'echo' END
-	       WHEN m.class = 'consent' AND (o.in_at IS NULL OR m.latest >= o.in_at AND NOT x.echo) THEN 'missing_here'
+	       WHEN m.class = 'consent' AND m.out_at IS NOT NULL THEN CASE WHEN x.echo AND m.fresh THEN 'echo' END
+	       WHEN m.class = 'consent' AND (i.in_at IS NULL OR m.latest >= i.in_at AND NOT x.echo) THEN 'missing_here'
 	       WHEN m.class = 'consent' THEN
-	           CASE WHEN p.intent = 'resubscribe' AND p.decision >= o.in_position AND p.status IN ('ordered', 'applied', 'unchanged', 'accepted', 'pending')
+	           CASE WHEN p.intent = 'resubscribe' AND p.decision >= i.in_position AND p.status IN ('ordered', 'applied', 'unchanged', 'accepted', 'pending')
 	                     AND p.ordered_at > $4::timestamptz - $5::interval THEN NULL
 	                ELSE 'resubscribed_here' END
-	       WHEN o.out_at IS NOT NULL THEN
-	           CASE WHEN p.intent = 'suppress' AND p.decision >= o.out_position AND p.status <> 'failed' AND p.status <> 'ordered' THEN NULL ELSE 'other_reasons' END
+	       WHEN m.out_at IS NOT NULL THEN
+	           CASE WHEN p.intent = 'suppress' AND p.decision >= m.out_position AND p.status <> 'failed' AND p.status <> 'ordered' THEN NULL ELSE 'other_reasons' END
 	       WHEN m.fresh THEN 'deliverability'
 	       END AS class
-	FROM matched m LEFT JOIN ours o ON o.profile_id = m.profile_id
+	FROM compared_theirs m LEFT JOIN ins i ON i.profile_id = m.profile_id
 	LEFT JOIN pushes p ON p.platform = $3 AND p.channel = $2 AND p.hash = m.hash
 	CROSS JOIN LATERAL (SELECT coalesce(p.intent = 'suppress' AND p.status IN ('ordered', 'applied', 'unchanged', 'accepted', 'pending') AND (
 	       m.at BETWEEN p.ordered_at - interval '1 minute' AND coalesce(p.pushed_at, p.ordered_at) + $5::interval + interval '1 minute'
 	       OR abs(extract(epoch FROM m.at - p.decided_at)) < 1), false) AS echo) x
+	WHERE m.scope = '' AND NOT (m.class = 'consent' AND m.out_at IS NOT NULL AND p.hash IS NULL)
 ), kept AS (
 	INSERT INTO reconciled_differences (run, platform, channel, class, hash, profile_id, reason, theirs_at, ours_at, decision, action)
 	SELECT $1, $3, $2, j.class, j.hash, j.profile_id, j.reason, j.latest, coalesce(j.out_at, j.in_at), coalesce(j.out_position, j.in_position),
@@ -149,7 +168,8 @@ WITH ` + theirsCTE + `, matched AS MATERIALIZED (
 	FROM judged j LEFT JOIN address_facts f ON f.channel = $2 AND f.hash = encode(j.hash, 'hex') AND f.profile_id IN (j.profile_id, '00000000-0000-0000-0000-000000000000') AND f.reported_at >= j.at
 	WHERE j.kind = 'deliverability' AND j.profile_id IS NOT NULL AND j.reason = ANY($9::text[]) AND f.hash IS NULL
 )
-SELECT count(DISTINCT hash), count(*) FILTER (WHERE kind = 'consent' AND out_at IS NOT NULL),
+SELECT (SELECT count(*) FROM (SELECT DISTINCT hash FROM compared_theirs WHERE scope = '') d),
+       (SELECT count(*) FROM compared_theirs WHERE scope = '' AND class = 'consent' AND out_at IS NOT NULL),
        count(*) FILTER (WHERE class = 'unknown_contact'), count(*) FILTER (WHERE class = 'deliverability'), count(*) FILTER (WHERE class = 'echo')
 FROM judged`
 
@@ -164,12 +184,10 @@ WHERE s.run = $1 AND s.channel = $2 AND s.scope = '' AND s.news = 'lifted' AND s
 
 // absentQuery classifies who opted out here and is not on the list.
 const absentQuery = `
-WITH ` + theirsCTE + `, outs AS MATERIALIZED (
-	SELECT DISTINCT ON (r.hash) r.hash, r.profile_id, c.out_at, c.out_position
-	FROM (SELECT profile_id, max(decided_at) AS out_at, max(position) AS out_position FROM consent_held
-	      WHERE channel = $2 AND purpose = ANY($6::text[]) AND status = 'opted_out' GROUP BY profile_id) c
-	JOIN reach r ON r.channel = $2 AND r.profile_id = c.profile_id
-	ORDER BY r.hash, c.out_position DESC
+WITH outs AS MATERIALIZED (
+	SELECT DISTINCT ON (o.hash) o.hash, o.profile_id, o.out_at, o.out_position FROM compared_outs o
+	WHERE NOT EXISTS (SELECT FROM compared_theirs t WHERE t.scope = '' AND t.hash = o.hash)
+	ORDER BY o.hash, o.out_position DESC
 ), active AS MATERIALIZED (
 	SELECT DISTINCT hash FROM reconciled_rows WHERE run = $1 AND channel = $2 AND gone AND scope = ''
 ), judged AS (
@@ -178,51 +196,57 @@ WITH ` + theirsCTE + `, outs AS MATERIALIZED (
 	       WHEN g.hash IS NOT NULL THEN NULL
 	       WHEN p.intent = 'suppress' AND p.decision >= o.out_position AND p.status NOT IN ('ordered', 'failed') THEN
 	           CASE WHEN p.status IN ('refused', 'not_found', 'no_address', 'challenged') THEN 'not_taken'
-	                WHEN p.status NOT IN ('applied', 'unchanged', 'accepted', 'pending') OR NOT $7 THEN NULL
+	                WHEN p.status NOT IN ('applied', 'unchanged', 'accepted', 'pending') OR NOT $6 THEN NULL
 	                WHEN p.pushed_at > $4::timestamptz - $5::interval THEN NULL
 	                WHEN p.confirmed_at IS NOT NULL OR l.lifted AND l.class = 'consent' AND l.seen_at > p.pushed_at OR s.news = 'lifted' AND s.class = 'consent' THEN 'lifted_there'
-	                WHEN NOT $8 THEN NULL
+	                WHEN NOT $7 THEN NULL
 	                WHEN p.attempt < 3 THEN 'missing_there'
 	                ELSE 'not_taken' END
 	       WHEN s.news = 'lifted' AND s.class = 'consent' OR l.lifted AND l.class = 'consent' AND NOT l.by_us THEN 'lifted_there'
-	       WHEN $9 AND a.hash IS NULL THEN NULL
+	       WHEN $8 AND a.hash IS NULL THEN NULL
 	       ELSE 'missing_there' END AS class
 	FROM outs o
-	LEFT JOIN theirs t ON t.scope = '' AND t.hash = o.hash
 	LEFT JOIN pushes p ON p.platform = $3 AND p.channel = $2 AND p.hash = o.hash
 	LEFT JOIN listed l ON l.platform = $3 AND l.channel = $2 AND l.scope = '' AND l.hash = o.hash
 	LEFT JOIN reconciled_state s ON s.run = $1 AND s.channel = $2 AND s.scope = '' AND s.hash = o.hash
 	LEFT JOIN outgoing g ON g.platform = $3 AND g.channel = $2 AND g.hash = o.hash AND g.intent = 'suppress'
 	LEFT JOIN active a ON a.hash = o.hash
-	WHERE t.hash IS NULL
 ), kept AS (
 	INSERT INTO reconciled_differences (run, platform, channel, class, hash, profile_id, reason, theirs_at, ours_at, decision, action)
 	SELECT $1, $3, $2, class, hash, profile_id, reason, at, out_at, out_position,
-	       CASE class WHEN 'not_taken' THEN 'ask' WHEN 'lifted_there' THEN $10 ELSE 'push' END
-	FROM judged WHERE class IS NOT NULL AND $11
+	       CASE class WHEN 'not_taken' THEN 'ask' WHEN 'lifted_there' THEN $9 ELSE 'push' END
+	FROM judged WHERE class IS NOT NULL AND $10
 ), unwritable AS (
 	INSERT INTO reconciled_differences (run, platform, channel, scope, class, amount, action)
-	SELECT $1, $3, $2, 'unwritable', 'not_taken', count(*), 'ask' FROM judged WHERE class IS NOT NULL AND NOT $11 HAVING count(*) > 0
+	SELECT $1, $3, $2, 'unwritable', 'not_taken', count(*), 'ask' FROM judged WHERE class IS NOT NULL AND NOT $10 HAVING count(*) > 0
 )
-SELECT (SELECT count(*) FROM outs)`
+SELECT count(*) FROM (SELECT DISTINCT hash FROM compared_outs) d`
 
 // scopeQuery takes opt-outs of single lists and groups for what the policy says that they mean, and sums up those of which
 // it says nothing.
 const scopeQuery = `
-WITH ` + theirsCTE + `, meant AS (SELECT key AS id, value AS purpose FROM jsonb_each_text($5::jsonb)), scoped AS MATERIALIZED (
-	SELECT t.*, ` + settled + ` AS latest, m.purpose FROM theirs t LEFT JOIN meant m ON m.id IN (t.scope, substr(t.scope, strpos(t.scope, ':') + 1))
+WITH meant AS (SELECT key AS id, value AS purpose FROM jsonb_each_text($4::jsonb)), scoped AS MATERIALIZED (
+	SELECT t.*, m.purpose FROM compared_theirs t LEFT JOIN meant m ON m.id IN (t.scope, substr(t.scope, strpos(t.scope, ':') + 1))
 	WHERE t.scope <> '' AND t.class = 'consent'
 ), kept AS (
 	INSERT INTO reconciled_differences (run, platform, channel, scope, class, hash, profile_id, reason, theirs_at, ours_at, decision, purpose, action)
-	SELECT $1, $3, $2, s.scope, 'missing_here', s.hash, r.profile_id, s.reason, s.latest, a.decided_at, a.position, s.purpose, 'record'
-	FROM scoped s JOIN reach r ON r.channel = $2 AND r.hash = s.hash
-	LEFT JOIN consent_held a ON a.profile_id = r.profile_id AND a.channel = $2 AND a.purpose = s.purpose
-	LEFT JOIN consent_held g ON g.profile_id = r.profile_id AND g.channel = $2 AND g.purpose = 'all' AND g.status = 'opted_out'
-	WHERE s.purpose <> 'ignore' AND g.profile_id IS NULL
+	SELECT $1, $3, $2, s.scope, 'missing_here', s.hash, s.profile_id, s.reason, s.latest, a.decided_at, a.position, s.purpose, 'record'
+	FROM scoped s
+	LEFT JOIN consent_held a ON a.profile_id = s.profile_id AND a.channel = $2 AND a.purpose = s.purpose
+	LEFT JOIN consent_held g ON g.profile_id = s.profile_id AND g.channel = $2 AND g.purpose = 'all' AND g.status = 'opted_out'
+	WHERE s.profile_id IS NOT NULL AND s.purpose <> 'ignore' AND g.profile_id IS NULL
 	  AND (a.profile_id IS NULL OR a.status = 'unknown' OR a.status = 'opted_in' AND s.latest >= a.decided_at)
 )
 INSERT INTO reconciled_differences (run, platform, channel, scope, class, amount, action)
-SELECT $1, $3, $2, scope, 'scope_differs', count(*), 'ask' FROM scoped WHERE purpose IS NULL GROUP BY scope`
+SELECT $1, $3, $2, scope, 'scope_differs', count(DISTINCT hash), 'ask' FROM scoped WHERE purpose IS NULL GROUP BY scope`
+
+// coverageQuery counts the addresses that we have, and those of them that the platform knows of: whom it suppresses, and
+// whom it said in this run that it would send to.
+const coverageQuery = `
+SELECT (SELECT count(*) FROM reach WHERE channel = $2), (SELECT count(*) FROM (
+	SELECT hash FROM compared_theirs WHERE profile_id IS NOT NULL
+	UNION
+	SELECT g.hash FROM reconciled_rows g WHERE g.run = $1 AND g.channel = $2 AND g.gone AND EXISTS (SELECT FROM reach x WHERE x.channel = $2 AND x.hash = g.hash)) k)`
 
 // Tally is what one channel's comparison counted.
 type Tally struct {
@@ -257,11 +281,18 @@ func Classify(ctx context.Context, tx *sql.Tx, c Comparison) (Tally, error) {
 	verify := interval(c.Verify)
 	purposes := pq.Array(c.Policy.PushedFor)
 	var unknown, undeliverable, echo int64
+	if err := run(planFor, nil); err != nil {
+		return t, fmt.Errorf("compare: %w", err)
+	}
+	for _, side := range sides {
+		if err := run(side.query, side.args(&c)); err != nil {
+			return t, fmt.Errorf("compare: lay out the two sides: %w", err)
+		}
+	}
 	for _, step := range []struct {
 		what, query string
 		args, into  []any
 	}{
-		{"settings", planFor, nil, nil},
 		{"differences", `DELETE FROM reconciled_differences WHERE run = $1 AND channel = $2`, []any{c.Run, c.Channel}, nil},
 		{
 			"whom the list holds", listedQuery,
@@ -271,10 +302,10 @@ func Classify(ctx context.Context, tx *sql.Tx, c Comparison) (Tally, error) {
 		{"addresses that work again", workingQuery, []any{c.Run, c.Channel, c.Platform, c.Read}, nil},
 		{
 			"whom it does not hold", absentQuery,
-			[]any{c.Run, c.Channel, c.Platform, c.Read, verify, purposes, c.Readable, c.Complete, skip, lifted, c.Writable},
+			[]any{c.Run, c.Channel, c.Platform, c.Read, verify, c.Readable, c.Complete, skip, lifted, c.Writable},
 			[]any{&t.OptedOut},
 		},
-		{"lists and groups", scopeQuery, []any{c.Run, c.Channel, c.Platform, c.Read, string(scopes)}, nil},
+		{"lists and groups", scopeQuery, []any{c.Run, c.Channel, c.Platform, string(scopes)}, nil},
 		{
 			"known findings", `UPDATE reconciled_differences d SET action = 'known' WHERE d.run = $1 AND d.channel = $2 AND d.action = 'ask' AND EXISTS (
 				SELECT FROM findings f WHERE f.platform = d.platform AND f.channel = d.channel AND f.class = d.class AND f.scope = d.scope AND f.hash IS NOT DISTINCT FROM d.hash
@@ -282,12 +313,7 @@ func Classify(ctx context.Context, tx *sql.Tx, c Comparison) (Tally, error) {
 			[]any{c.Run, c.Channel},
 			nil,
 		},
-		{
-			"coverage", `SELECT count(*), (SELECT count(*) FROM (SELECT DISTINCT hash FROM reconciled_rows WHERE run = $2 AND channel = $1) s WHERE EXISTS (
-				SELECT FROM reach x WHERE x.channel = $1 AND x.hash = s.hash)) FROM reach r WHERE r.channel = $1`,
-			[]any{c.Channel, c.Run},
-			[]any{&t.Contacts, &t.KnownThere},
-		},
+		{"coverage", coverageQuery, []any{c.Run, c.Channel}, []any{&t.Contacts, &t.KnownThere}},
 	} {
 		if err := run(step.query, step.args, step.into...); err != nil {
 			return t, fmt.Errorf("compare: %s: %w", step.what, err)

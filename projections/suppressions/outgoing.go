@@ -62,24 +62,32 @@ func Claim(ctx context.Context, q schema.Querier, platform string, run uuid.UUID
 
 // Settle takes changes out of the queue, unless a newer decision has taken their place.
 func Settle(ctx context.Context, q schema.Querier, platform string, done []Outgoing) error {
-	for _, o := range done {
-		if _, err := q.ExecContext(ctx, `DELETE FROM outgoing WHERE platform = $1 AND channel = $2 AND hash = $3 AND decision = $4 AND intent = $5`,
-			platform, o.Channel, o.Hash, o.Decision, o.Intent); err != nil {
-			return fmt.Errorf("settle: %w", err)
-		}
+	_, err := q.ExecContext(ctx, `DELETE FROM outgoing o USING `+changes, changesOf(platform, done)...)
+	if err != nil {
+		return fmt.Errorf("settle: %w", err)
 	}
 	return nil
 }
 
 // Postpone leaves changes in the queue until a time.
 func Postpone(ctx context.Context, q schema.Querier, platform string, left []Outgoing, until time.Time) error {
-	for _, o := range left {
-		if _, err := q.ExecContext(ctx, `UPDATE outgoing SET due_at = $6 WHERE platform = $1 AND channel = $2 AND hash = $3 AND decision = $4 AND intent = $5`,
-			platform, o.Channel, o.Hash, o.Decision, o.Intent, until); err != nil {
-			return fmt.Errorf("postpone: %w", err)
-		}
+	_, err := q.ExecContext(ctx, `UPDATE outgoing o SET due_at = $6 FROM `+changes, append(changesOf(platform, left), until)...)
+	if err != nil {
+		return fmt.Errorf("postpone: %w", err)
 	}
 	return nil
+}
+
+// changes are rows of outgoing, as they were claimed.
+const changes = `unnest($2::text[], $3::bytea[], $4::bigint[], $5::text[]) AS c (channel, hash, decision, intent)
+	WHERE (o.platform, o.channel, o.hash, o.decision, o.intent) = ($1, c.channel, c.hash, c.decision, c.intent)`
+
+func changesOf(platform string, of []Outgoing) []any {
+	channels, hashes, decisions, intents := make([]string, len(of)), make([][]byte, len(of)), make([]int64, len(of)), make([]string, len(of))
+	for i, o := range of {
+		channels[i], hashes[i], decisions[i], intents[i] = string(o.Channel), o.Hash, o.Decision, o.Intent
+	}
+	return []any{platform, pq.Array(channels), pq.ByteaArray(hashes), pq.Array(decisions), pq.Array(intents)}
 }
 
 // Waiting says how many changes of a run wait to be written, and when the next of them is due.
