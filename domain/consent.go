@@ -172,7 +172,9 @@ type Answer struct {
 	RecordedAt time.Time
 	Actor      string    // who recorded it
 	Profile    uuid.UUID // the profile that it was recorded for, which another may have been merged with
-	Position   int64     // of the consent.changed event
+
+	SameAddress string // set where Profile was erased and nothing but this address, by its keyed hash, links it to the person
+	Position    int64  // of the consent.changed event
 }
 
 // Supersedes reports whether decision a replaces decision b of the same profile: the later one by the time it was

@@ -70,8 +70,13 @@ type Decision struct {
 	Actor      string        `json:"actor,omitempty"`       // who told the ledger
 	DecidedAs  uuid.UUID     `json:"decided_as,omitzero"`   // the merged profile that the person decided under, where it is another
 	Position   int64         `json:"position,omitempty"`    // of the decisive event; 0 when nobody was asked
-	AsOf       int64         `json:"as_of"`                 // ledger position of the state that was asked
-	Policy     *PolicyRef    `json:"policy,omitempty"`      // what the ledger said of legacy data
+
+	// SameAddress is set where the decision is that of somebody who was erased since: the keyed hash of the address, which the
+	// person has now.
+	SameAddress string `json:"same_address,omitempty"`
+
+	AsOf   int64      `json:"as_of"`            // ledger position of the state that was asked
+	Policy *PolicyRef `json:"policy,omitempty"` // what the ledger said of legacy data
 }
 
 // The values of Decision.Decision.
@@ -118,7 +123,10 @@ func (d Decision) Explain() string {
 	if d.Method != "" {
 		when += " by " + d.Method
 	}
-	if d.DecidedAs != uuid.Nil {
+	switch {
+	case d.SameAddress != "":
+		when += " as profile " + d.DecidedAs.String() + ", which was erased and had the address that the person has now"
+	case d.DecidedAs != uuid.Nil:
 		when += " as profile " + d.DecidedAs.String() + ", which is merged with this one"
 	}
 	var source []string
@@ -235,7 +243,7 @@ func (r *ConsentRule) decide(q Question, d *Decision) (allowed bool) {
 
 // cite puts down which event a decision rests on.
 func (d *Decision) cite(a Answer) {
-	d.DecidedBy, d.Method, d.Actor, d.DecidedAs, d.Position = a.DecidedBy, a.Method, a.Actor, a.Profile, a.Position
+	d.DecidedBy, d.Method, d.Actor, d.DecidedAs, d.Position, d.SameAddress = a.DecidedBy, a.Method, a.Actor, a.Profile, a.Position, a.SameAddress
 	if a.Status != "" {
 		d.Status = a.Status
 	}

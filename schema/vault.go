@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -22,6 +23,8 @@ import (
 	"github.com/tink-crypto/tink-go/v2/prf"
 	"github.com/tink-crypto/tink-go/v2/secretdata"
 	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
 )
 
 const (
@@ -294,6 +297,15 @@ func (v *Vault) hashKey(ctx context.Context, purpose string) (*prf.Set, error) {
 // that an opt-out is still honoured, and says nothing to whoever does not hold the key.
 func (v *Vault) ContactHash(channel, normalisedAddress string) []byte {
 	return hash(v.contact, channel, normalisedAddress)
+}
+
+// AddressHash normalises an address and hashes it. The error is that of [domain.NormalizeAddress]: it is none.
+func (v *Vault) AddressHash(c domain.Channel, address string) (domain.ContactHash, error) {
+	normalised, err := domain.NormalizeAddress(c, address)
+	if err != nil {
+		return domain.ContactHash{}, err
+	}
+	return domain.ContactHash{Channel: c, Hash: hex.EncodeToString(v.ContactHash(string(c), normalised))}, nil
 }
 
 // hash is a keyed hash of two strings, of which the first contains no NUL.

@@ -1,7 +1,6 @@
 package intake
 
 import (
-	"encoding/hex"
 	"errors"
 	"slices"
 	"time"
@@ -86,9 +85,5 @@ func (s *Service) hashes(given []domain.ContactHash, contact *domain.Contact, wa
 
 // ContactHash is how an address on a channel appears in the ledger.
 func (s *Service) ContactHash(c domain.Channel, address string) (domain.ContactHash, error) {
-	normalized, err := domain.NormalizeAddress(c, address)
-	if err != nil {
-		return domain.ContactHash{}, err
-	}
-	return domain.ContactHash{Channel: c, Hash: hex.EncodeToString(s.Vault.ContactHash(string(c), normalized))}, nil
+	return s.Vault.AddressHash(c, address)
 }

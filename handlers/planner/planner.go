@@ -132,6 +132,13 @@ func (p *Planner) Handle(ctx context.Context, tx *sql.Tx, s schema.Slice) error 
 	if err = errors.Join(beside.Wait(), err); err != nil {
 		return err
 	}
+	erased, err := p.erased(ctx, reads, opened, known)
+	if err == nil && len(erased) > 0 {
+		consents, err = consent.Look(ctx, reads, people(fired), erased...)
+	}
+	if err != nil {
+		return err
+	}
 	events, secrets, answers := make([]domain.Event, len(opened)), make([][]byte, len(opened)), make([]domain.Payload, len(opened))
 	for i, o := range opened {
 		answer := p.traced(ctx, o, func(ctx context.Context) domain.Payload { return p.answer(ctx, o, known, consents) })
@@ -186,6 +193,28 @@ func people(fired []domain.Recorded) (profiles []uuid.UUID) {
 		}
 	}
 	return profiles
+}
+
+// erased finds which of the firings are about to be sent, by what their contexts say, to an address of somebody who was
+// erased, so that their opt-out is recognised by it. While nobody was, nothing is hashed.
+func (p *Planner) erased(ctx context.Context, tx schema.Querier, fired []schema.Opened, known map[string]targets.Target) ([]consent.Address, error) {
+	if some, err := contacts.AnyErased(ctx, tx); err != nil || !some {
+		return nil, err
+	}
+	var all []consent.Address
+	var hashes []domain.ContactHash
+	for _, o := range fired {
+		rule := known[o.Target].Consent
+		if rule == nil || o.Subject == uuid.Nil {
+			continue
+		}
+		address := domain.ContactIn(o.Payload.(domain.ReactionFired).Context).On(rule.Channel)
+		if hash, err := p.Vault.AddressHash(rule.Channel, address); err == nil { // else nobody is reached by it
+			all, hashes = append(all, consent.Address{Profile: o.Subject, ContactHash: hash}), append(hashes, hash)
+		}
+	}
+	gone, err := contacts.Erased(ctx, tx, hashes)
+	return slices.DeleteFunc(all, func(a consent.Address) bool { return !gone[a.ContactHash] }), err
 }
 
 // answer decides on one firing. A defect that panics is this firing's misfortune and no other's.

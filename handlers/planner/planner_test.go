@@ -17,6 +17,8 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/contacts"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/deliveries"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/queue"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/targets"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 	"github.com/dispatch-ledger/dispatch-ledger/schema/schematest"
@@ -29,12 +31,13 @@ type desk struct {
 	ledger  *schema.Ledger
 	vault   *schema.Vault
 	planner *planner.Planner
+	engine  *projections.Engine
 	live    []projections.Live
 }
 
 func newDesk(t *testing.T) desk {
 	t.Helper()
-	definitions := []projections.Definition{targets.Definition, consent.Definition, contacts.Definition}
+	definitions := []projections.Definition{targets.Definition, consent.Definition, contacts.Definition, deliveries.Definition, queue.Definition}
 	db, err := schema.Connect(schematest.Open(t).URL, schema.Options{Role: "ledger_service", Paths: projections.Paths("", definitions...)})
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +65,7 @@ func newDesk(t *testing.T) desk {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return desk{ledger: ledger, vault: vault, planner: p, live: engine.Live(100)}
+	return desk{ledger: ledger, vault: vault, planner: p, engine: engine, live: engine.Live(100)}
 }
 
 // record appends an event and brings the projections along; what the planner answers to a firing is returned.
@@ -73,8 +76,11 @@ func (d desk) record(t *testing.T, p domain.Payload) domain.Payload {
 		t.Fatal(err)
 	}
 	e.Actor, e.Source = "test", "/test"
-	if c, ok := p.(domain.ConsentChanged); ok {
-		e.OccurredAt = c.DecidedAt
+	switch p := p.(type) {
+	case domain.ConsentChanged:
+		e.OccurredAt = p.DecidedAt
+	case domain.ProfileObserved:
+		e.OccurredAt = p.ObservedAt
 	}
 	events := []domain.Event{e}
 	if err := d.vault.SealEvents(t.Context(), events, [][]byte{secret}); err != nil {
@@ -84,7 +90,26 @@ func (d desk) record(t *testing.T, p domain.Payload) domain.Payload {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slice := schema.Slice{From: at[0].Position - 1, To: at[0].Position}
+	d.apply(t, schema.Slice{From: at[0].Position - 1, To: at[0].Position})
+	for rec, err := range schema.Events(t.Context(), d.ledger.DB(), schema.Filter{After: at[0].Position}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		opened, err := d.vault.OpenEvents(t.Context(), []domain.Recorded{rec})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rec.CausationID != e.ID || rec.CorrelationID != e.ID {
+			t.Errorf("%s does not say what caused it", rec.Type)
+		}
+		return opened[0].Payload
+	}
+	return nil
+}
+
+// apply shows a slice to the projections and then to the planner.
+func (d desk) apply(t *testing.T, slice schema.Slice) {
+	t.Helper()
 	handlers := make([]schema.SliceHandler, 0, len(d.live)+1)
 	for _, live := range d.live {
 		handlers = append(handlers, live.Handle)
@@ -101,20 +126,6 @@ func (d desk) record(t *testing.T, p domain.Payload) domain.Payload {
 			t.Fatal(err)
 		}
 	}
-	for rec, err := range schema.Events(t.Context(), d.ledger.DB(), schema.Filter{After: at[0].Position}) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		opened, err := d.vault.OpenEvents(t.Context(), []domain.Recorded{rec})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if rec.CausationID != e.ID || rec.CorrelationID != e.ID {
-			t.Errorf("%s does not say what caused it", rec.Type)
-		}
-		return opened[0].Payload
-	}
-	return nil
 }
 
 func (d desk) target(t *testing.T, handle string, change func(*domain.Target)) {

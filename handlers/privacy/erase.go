@@ -2,7 +2,6 @@ package privacy
 
 import (
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -131,34 +130,21 @@ func (s *Service) hashes(ctx context.Context, profile uuid.UUID) ([]domain.Conta
 	return slices.Compact(all), nil
 }
 
-// sealedHashes finds the person's addresses where events have them: the contact of a decision, the profile of a firing's
-// context.
+// sealedHashes finds the person's addresses where events have them: the contact of a decision, the context of a firing.
 func (s *Service) sealedHashes(secret []byte) (hashes []domain.ContactHash) {
 	var sealed struct {
-		Contact domain.Contact `json:"contact"`
-		Context struct {
-			Profile struct {
-				Email  any `json:"email"`
-				Mobile any `json:"mobile_phone"`
-			} `json:"profile"`
-		} `json:"context"`
+		Contact domain.Contact  `json:"contact"`
+		Context json.RawMessage `json:"context"`
 	}
 	if secret == nil || json.Unmarshal(secret, &sealed) != nil {
 		return nil
 	}
-	add := func(channel domain.Channel, address any) {
-		text, _ := address.(string)
-		normalised, err := domain.NormalizeAddress(channel, text)
-		if err != nil {
-			return // not an address, so nobody is reached by it
+	for _, contact := range []domain.Contact{sealed.Contact, domain.ContactIn(sealed.Context)} {
+		for _, channel := range domain.Channels {
+			if hash, err := s.Vault.AddressHash(channel, contact.On(channel)); err == nil { // else nobody is reached by it
+				hashes = append(hashes, hash)
+			}
 		}
-		hashes = append(hashes, domain.ContactHash{Channel: channel, Hash: hex.EncodeToString(s.Vault.ContactHash(string(channel), normalised))})
-	}
-	add(domain.Email, sealed.Contact.Email)
-	add(domain.Email, sealed.Context.Profile.Email)
-	for _, channel := range []domain.Channel{domain.SMS, domain.Phone} {
-		add(channel, sealed.Contact.Mobile)
-		add(channel, sealed.Context.Profile.Mobile)
 	}
 	return hashes
 }

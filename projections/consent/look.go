@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/lib/pq"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
@@ -41,8 +42,15 @@ func (k Known) View(profile uuid.UUID, channel domain.Channel) domain.ConsentVie
 const lookQuery = `
 WITH stands AS MATERIALIZED (
 	SELECT position FROM subscriptions WHERE name = $2
+), current AS MATERIALIZED (
+	SELECT profile_id, channel, hash FROM current_contacts WHERE profile_id = ANY($1::uuid[])
+), gone AS MATERIALIZED (
+	SELECT DISTINCT c.profile_id, c.channel, c.hash, x.profile_id AS other
+	FROM (SELECT profile_id, channel, hash FROM current UNION ALL SELECT * FROM unnest($3::uuid[], $4::text[], $5::text[])) c (profile_id, channel, hash)
+	JOIN erased_contacts x ON x.channel = c.channel AND x.hash = c.hash AND x.profile_id <> c.profile_id
 ), people AS MATERIALIZED (
 	SELECT unnest($1::uuid[]) AS id UNION SELECT other FROM ties WHERE profile_id = ANY($1::uuid[])
+	UNION SELECT other FROM gone UNION SELECT t.other FROM ties t JOIN gone g ON g.other = t.profile_id
 )
 SELECT 'answer' AS kind, s.profile_id, s.channel, s.purpose, s.status, s.decided_at, s.position, d.decided_by, d.method, e.recorded_at, e.actor, NULL::uuid AS other, NULL::text AS policy
 FROM people p JOIN consent_state s ON s.profile_id = p.id JOIN events e ON e.position = s.position
@@ -62,13 +70,14 @@ FROM events e CROSS JOIN LATERAL json_to_record(e.data) AS d (winner_id uuid, lo
 WHERE e.type IN ('profile.merged', 'consent.policy_changed') AND e.type = 'profile.merged' AND e.position > (SELECT position FROM stands)
 UNION ALL
 SELECT 'address', c.profile_id, c.channel, '', f.status, f.reported_at, f.position, f.reported_by, NULL, NULL, NULL, NULL, NULL
-FROM current_contacts c JOIN address_facts f ON f.hash = c.hash AND f.channel = c.channel AND f.hash <> ''
-WHERE c.profile_id = ANY($1::uuid[])
+FROM current c JOIN address_facts f ON f.hash = c.hash AND f.channel = c.channel AND f.hash <> ''
 UNION ALL
 SELECT 'address', f.profile_id, f.channel, '', f.status, f.reported_at, f.position, f.reported_by, NULL, NULL, NULL, NULL, NULL
 FROM address_facts f
 WHERE f.profile_id = ANY($1::uuid[]) AND f.hash = '' AND NOT EXISTS (
 	SELECT FROM contacts c WHERE c.profile_id = f.profile_id AND c.channel = f.channel AND c.first_at > f.reported_at)
+UNION ALL
+SELECT 'gone', g.profile_id, g.channel, '', g.hash, NULL, 0, NULL, NULL, NULL, NULL, g.other, NULL FROM gone g
 UNION ALL
 SELECT 'deleted', p.profile_id, '', '', '', p.observed_at, p.position, 'crm', NULL, NULL, NULL, NULL, NULL
 FROM profiles p WHERE p.profile_id = ANY($1::uuid[]) AND p.state = 'deleted'
@@ -84,9 +93,12 @@ SELECT 'head', NULL, '', '', '', NULL, coalesce((SELECT position FROM events ORD
 // Look gives what the ledger holds at this moment of these people: the projections' state and whatever was recorded
 // since, so that a withdrawal holds from the moment it is recorded. Of addresses and deleted profiles it gives what the
 // projections hold.
-func Look(ctx context.Context, q schema.Querier, profiles []uuid.UUID) (Known, error) {
+//
+// The opt-outs of somebody who was erased hold for whoever has their address: by what the projections know to be the
+// person's own now, and by the addresses that are given.
+func Look(ctx context.Context, q schema.Querier, profiles []uuid.UUID, at ...Address) (Known, error) {
 	for {
-		r, err := read(ctx, q, profiles)
+		r, err := read(ctx, q, profiles, at)
 		if err != nil {
 			return Known{}, fmt.Errorf("consent: %w", err)
 		}
@@ -98,6 +110,12 @@ func Look(ctx context.Context, q schema.Querier, profiles []uuid.UUID) (Known, e
 	}
 }
 
+// Address is where something is about to be sent to, by its keyed hash.
+type Address struct {
+	Profile uuid.UUID // who is asked about
+	domain.ContactHash
+}
+
 // reading is what lookQuery answered.
 type reading struct {
 	answers map[uuid.UUID]map[domain.Channel]map[domain.Purpose]domain.Answer // by profile, the latest of each
@@ -105,19 +123,30 @@ type reading struct {
 	loaded  map[uuid.UUID]bool // whose answers were read
 	facts   map[uuid.UUID]map[domain.Channel]domain.AddressFact
 	deleted map[uuid.UUID]domain.Answer
+	gone    map[uuid.UUID][]erased // by the profile that has their address now
 	policy  domain.PolicyInForce
 	head    int64
 }
 
-func read(ctx context.Context, q schema.Querier, profiles []uuid.UUID) (*reading, error) {
-	rows, err := q.QueryContext(ctx, lookQuery, schema.UUIDs(profiles), Definition.SubscriptionName())
+// erased is somebody who was erased, and an address that they had.
+type erased struct {
+	profile uuid.UUID
+	domain.ContactHash
+}
+
+func read(ctx context.Context, q schema.Querier, profiles []uuid.UUID, at []Address) (*reading, error) {
+	reached, channels, hashes := make([]uuid.UUID, len(at)), make([]string, len(at)), make([]string, len(at))
+	for i, a := range at {
+		reached[i], channels[i], hashes[i] = a.Profile, string(a.Channel), a.Hash
+	}
+	rows, err := q.QueryContext(ctx, lookQuery, schema.UUIDs(profiles), Definition.SubscriptionName(), schema.UUIDs(reached), pq.Array(channels), pq.Array(hashes))
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	r := &reading{
 		answers: map[uuid.UUID]map[domain.Channel]map[domain.Purpose]domain.Answer{}, facts: map[uuid.UUID]map[domain.Channel]domain.AddressFact{},
-		loaded: map[uuid.UUID]bool{}, deleted: map[uuid.UUID]domain.Answer{}, policy: domain.PolicyInForce{ConsentPolicy: domain.DefaultConsentPolicy()},
+		loaded: map[uuid.UUID]bool{}, deleted: map[uuid.UUID]domain.Answer{}, gone: map[uuid.UUID][]erased{}, policy: domain.PolicyInForce{ConsentPolicy: domain.DefaultConsentPolicy()},
 	}
 	for _, p := range profiles {
 		r.loaded[p] = true
@@ -140,6 +169,9 @@ func read(ctx context.Context, q schema.Querier, profiles []uuid.UUID) (*reading
 		case "tie":
 			r.loaded[profile.UUID] = true
 			r.person.Tie(profile.UUID, other.UUID, at.Time)
+		case "gone":
+			r.loaded[other.UUID] = true
+			r.gone[profile.UUID] = append(r.gone[profile.UUID], erased{other.UUID, domain.ContactHash{Channel: channel, Hash: string(a.Status)}})
 		case "merge":
 			r.person.Join(profile.UUID, other.UUID, at.Time)
 		case "address":
@@ -209,6 +241,11 @@ func (r *reading) known(profiles []uuid.UUID) Known {
 			v := domain.ConsentView{Purposes: r.answers[profile][channel], Address: r.facts[profile][channel]}
 			if len(others) > 0 {
 				v.Purposes = r.held(append(others, profile), channel)
+			}
+			for _, e := range r.gone[profile] {
+				if e.Channel == channel {
+					v.Purposes = domain.WithErased(v.Purposes, r.held(append(r.person.With(e.profile), e.profile), channel), e.Hash)
+				}
 			}
 			if d, ok := r.deleted[profile]; ok {
 				v.Deleted = &d

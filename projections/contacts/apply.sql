@@ -23,6 +23,15 @@ ON CONFLICT (profile_id, channel, hash) DO UPDATE SET
     first_at = least(c.first_at, excluded.first_at), seen_at = greatest(c.seen_at, excluded.seen_at),
     position = CASE WHEN (excluded.seen_at, excluded.position) > (c.seen_at, c.position) THEN excluded.position ELSE c.position END;
 
+-- name: addresses of people who were erased
+-- on: profile.erased
+INSERT INTO erased_contacts (channel, hash, profile_id, position)
+SELECT h.channel, h.hash, e.subject, min(e.position)
+FROM slice e, json_to_recordset(e.data->'contact_hashes') AS h (channel text, hash text)
+WHERE e.type = 'profile.erased'
+GROUP BY 1, 2, 3
+ON CONFLICT DO NOTHING;
+
 -- name: who the person is elsewhere
 -- on: profile.observed
 INSERT INTO identities AS i (handle, hash, profile_id, seen_at, position)

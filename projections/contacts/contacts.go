@@ -13,4 +13,4 @@ import (
 var files embed.FS
 
 // Definition is the addresses and identities of profiles.
-var Definition = projections.Define("contacts", 1, files).Lingering(3 * time.Millisecond)
+var Definition = projections.Define("contacts", 2, files).Lingering(3 * time.Millisecond)

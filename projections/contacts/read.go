@@ -35,6 +35,40 @@ func Whose(ctx context.Context, q schema.Querier, c domain.Channel, hashes []str
 	return list(ctx, q, `c.channel = $1 AND c.hash = ANY($2)`, string(c), pq.Array(hashes))
 }
 
+// AnyErased reports whether an address is known of anybody who was erased.
+func AnyErased(ctx context.Context, q schema.Querier) (found bool, err error) {
+	if err := q.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM erased_contacts)`).Scan(&found); err != nil {
+		return false, fmt.Errorf("contacts: %w", err)
+	}
+	return found, nil
+}
+
+// Erased says which of these addresses somebody had who was erased.
+func Erased(ctx context.Context, q schema.Querier, hashes []domain.ContactHash) (map[domain.ContactHash]bool, error) {
+	found := map[domain.ContactHash]bool{}
+	if len(hashes) == 0 {
+		return found, nil
+	}
+	channels, values := make([]string, len(hashes)), make([]string, len(hashes))
+	for i, h := range hashes {
+		channels[i], values[i] = string(h.Channel), h.Hash
+	}
+	rows, err := q.QueryContext(ctx, `SELECT DISTINCT x.channel, x.hash FROM unnest($1::text[], $2::text[]) AS a (channel, hash)
+		JOIN erased_contacts x ON x.channel = a.channel AND x.hash = a.hash`, pq.Array(channels), pq.Array(values))
+	if err != nil {
+		return nil, fmt.Errorf("contacts: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var h domain.ContactHash
+		if err := rows.Scan(&h.Channel, &h.Hash); err != nil {
+			return nil, fmt.Errorf("contacts: %w", err)
+		}
+		found[h] = true
+	}
+	return found, rows.Err()
+}
+
 func list(ctx context.Context, q schema.Querier, where string, args ...any) ([]Address, error) {
 	rows, err := q.QueryContext(ctx, `
 		SELECT c.profile_id, c.channel, c.hash, c.first_at, c.seen_at, c.position,

@@ -19,6 +19,16 @@ SELECT * FROM (
     FROM contacts ORDER BY profile_id, channel, seen_at DESC, hash DESC
 ) c WHERE hash <> '';
 
+-- The addresses of people who were erased, those that only sealed data had named included: whoever has one of them now is
+-- taken for the same person as far as an opt-out goes.
+CREATE TABLE erased_contacts (
+    channel    text COLLATE "C" NOT NULL,
+    hash       text COLLATE "C" NOT NULL,
+    profile_id uuid             NOT NULL,
+    position   bigint           NOT NULL,  -- of the profile.erased event
+    PRIMARY KEY (channel, hash, profile_id)
+);
+
 -- The last report on each address, or, with an empty hash, on whatever address a profile has; the nil UUID stands where
 -- the profile is not known.
 CREATE TABLE address_facts (
