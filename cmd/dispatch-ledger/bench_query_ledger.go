@@ -4,14 +4,14 @@ import (
 	"context"
 	"database/sql"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/lib/pq"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
@@ -43,8 +43,10 @@ type trail struct {
 	made       int // deliveries
 	people     []uuid.UUID
 	versions   map[string]int64
-	due        []attempt // attempts that follow, in order
-	rows       []domain.Recorded
+	due        []attempt         // attempts that follow, in order
+	known      bool              // the ledger holds the events already
+	rows       []domain.Recorded // events that are to be copied
+	projected  *trailRows        // and what the projection deliveries makes of them
 	err        error
 }
 
@@ -72,7 +74,7 @@ func newTrail(n int) *trail {
 	random := rand.New(rand.NewPCG(7, uint64(n))) //nolint:gosec // not a secret
 	t := &trail{
 		deliveries: n, random: random, reactions: rand.NewZipf(random, 1.2, 4, trailReactions-1),
-		from: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), versions: map[string]int64{},
+		from: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), versions: map[string]int64{}, projected: newTrailRows(),
 	}
 	t.at = t.from
 	for range max(100, n/5) {
@@ -94,7 +96,14 @@ func (t *trail) id() (id uuid.UUID) {
 
 // add records a payload. version is its place in a delivery's stream; 0 is the next one of any other stream.
 func (t *trail) add(actor string, correlation uuid.UUID, version int64, p domain.Payload) {
-	e, _, err := domain.New(t.id(), p)
+	id := t.id()
+	t.position++
+	t.projected.add(p, t.position, t.at)
+	defer func() { t.at = t.at.Add(50 * time.Microsecond) }()
+	if t.known {
+		return
+	}
+	e, _, err := domain.New(id, p)
 	if err != nil {
 		t.err = err
 		return
@@ -103,14 +112,12 @@ func (t *trail) add(actor string, correlation uuid.UUID, version int64, p domain
 	if c, ok := p.(domain.ConsentChanged); ok {
 		e.OccurredAt = c.DecidedAt
 	}
-	t.position++
 	if version == 0 {
 		t.versions[e.Stream]++
 		version = t.versions[e.Stream]
 	}
 	leaf := domain.Leaf(domain.Digest(&e), t.position, version, t.at)
 	t.rows = append(t.rows, domain.Recorded{Event: e, Position: t.position, Version: version, RecordedAt: t.at, Leaf: leaf[:]})
-	t.at = t.at.Add(50 * time.Microsecond)
 }
 
 // next makes one delivery, and what became of earlier ones meanwhile.
@@ -222,60 +229,33 @@ var eventsTo = []string{
 	"position", "id", "type", "stream", "version", "subject", "channel", "purpose", "state", "target", "delivery_id", "occurred_at", "recorded_at", "actor", "source", "correlation_id", "data", "leaf",
 }
 
-func copyEvents(ctx context.Context, db *sql.DB, rows []domain.Recorded) error {
+func copyEvents(ctx context.Context, db *sql.DB, name string, events []domain.Recorded) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback()
-	if _, err := tx.ExecContext(ctx, `SET LOCAL synchronous_commit = off; SELECT ensure_partitions(`+fmt.Sprint(rows[len(rows)-1].Position)+`)`); err != nil {
+	if _, err := tx.ExecContext(ctx, `SET LOCAL synchronous_commit = off; SELECT ensure_partitions(`+fmt.Sprint(events[len(events)-1].Position)+`)`); err != nil {
 		return err
 	}
-	into, err := tx.PrepareContext(ctx, pq.CopyIn("events", eventsTo...))
-	if err != nil {
-		return err
-	}
-	defer into.Close()
-	text := func(s string) any {
-		if s == "" {
-			return nil
-		}
-		return s
-	}
-	id := func(u uuid.UUID) any {
-		if u == uuid.Nil {
-			return nil
-		}
-		return u.String()
-	}
-	at := func(t time.Time) any {
-		if t.IsZero() {
-			return nil
-		}
-		return t
-	}
-	for _, e := range rows {
-		if _, err := into.ExecContext(ctx, e.Position, e.ID.String(), e.Type, e.Stream, e.Version, id(e.Subject), text(e.Channel), text(e.Purpose), text(e.State), text(e.Target), id(e.DeliveryID),
-			at(e.OccurredAt), e.RecordedAt, e.Actor, e.Source, id(e.CorrelationID), string(e.Data), e.Leaf); err != nil {
-			return err
+	rows := make([][]any, len(events))
+	for i, e := range events {
+		rows[i] = []any{
+			e.Position, e.ID.String(), e.Type, e.Stream, e.Version, orNull(e.Subject), orNull(e.Channel), orNull(e.Purpose), orNull(e.State), orNull(e.Target), orNull(e.DeliveryID),
+			orNull(e.OccurredAt), e.RecordedAt, e.Actor, e.Source, orNull(e.CorrelationID), string(e.Data), e.Leaf,
 		}
 	}
-	if _, err := into.ExecContext(ctx); err != nil {
+	if err := copyRows(ctx, tx, name, "events", eventsTo, rows); err != nil {
 		return err
 	}
 	return tx.Commit()
 }
 
-// fillForQueries makes the ledger that is asked, unless an earlier run has made it: the events copied into it with their true
-// leaves, then the projections built from them as a rebuild does.
+// fillForQueries makes the ledger that is asked, unless an earlier run has made it: the events are copied into it with their true
+// leaves, and what the projection deliveries makes of them beside them; the other projections are built from them as a rebuild does.
 func (st *store) fillForQueries(ctx context.Context, n int) error {
 	head, err := st.ledger.Head(ctx)
 	if err != nil {
-		return err
-	}
-	var current int
-	if err := st.db.QueryRowContext(ctx, `SELECT count(*) FROM subscriptions WHERE name = ANY($1) AND position = $2 AND position > 0`,
-		pq.Array([]string{deliveries.Definition.SubscriptionName(), audit.Definition.SubscriptionName()}), head).Scan(&current); err != nil {
 		return err
 	}
 	owner, err := schema.Connect(st.url, schema.Options{Name: st.settings.name, Paths: projections.Paths(st.settings.name, builtIn...)})
@@ -294,15 +274,21 @@ func (st *store) fillForQueries(ctx context.Context, n int) error {
 			}
 		}
 	}
-	if head == 0 {
-		if err := st.copyTrail(ctx, owner, newTrail(n), say); err != nil {
+	rows, err := st.behind(ctx, deliveries.Definition)
+	if err != nil {
+		return err
+	}
+	if head == 0 || len(rows) > 0 {
+		t := newTrail(n)
+		t.known = head > 0
+		if err := st.copyTrail(ctx, owner, t, say); err != nil {
 			return err
 		}
 	}
-	if current == 2 {
-		return nil
+	asked, err := st.behind(ctx, audit.Definition, consent.Definition, promptness.Definition)
+	if err != nil || len(rows)+len(asked) == 0 {
+		return err
 	}
-	asked := []projections.Definition{deliveries.Definition, audit.Definition, consent.Definition, promptness.Definition}
 	if err := st.engine.RebuildAll(ctx, asked, 2, func(d projections.Definition) projections.RebuildOptions {
 		last := time.Now()
 		return projections.RebuildOptions{Progress: func(p projections.Progress) {
@@ -323,44 +309,97 @@ func (st *store) fillForQueries(ctx context.Context, n int) error {
 	return nil
 }
 
+// behind are those of some projections that have not been built from all of the ledger by their present definition.
+func (st *store) behind(ctx context.Context, of ...projections.Definition) (out []projections.Definition, err error) {
+	outdated, err := st.engine.Install(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range of {
+		var behind bool
+		if err := st.db.QueryRowContext(ctx, `SELECT s.position < (SELECT coalesce(max(position), 1) FROM events) FROM subscriptions s WHERE s.name = $1`, d.SubscriptionName()).Scan(&behind); err != nil {
+			return nil, err
+		}
+		if behind || slices.ContainsFunc(outdated, func(o projections.Definition) bool { return o.Name == d.Name }) {
+			out = append(out, d)
+		}
+	}
+	return out, nil
+}
+
 // copyTrail copies a trail's events into the ledger, whose indexes are made afterwards.
 func (st *store) copyTrail(ctx context.Context, owner *sql.DB, t *trail, say func(string, ...any)) error {
-	if _, err := owner.ExecContext(ctx, `SELECT ensure_partitions($1)`, 2*t.deliveries); err != nil {
+	if err := st.emptied(ctx, owner, deliveries.Definition); err != nil {
 		return err
 	}
-	again, err := withoutIndexes(ctx, owner, st.settings.name)
+	place := st.settings.name + "_" + deliveries.Definition.Name
+	again, err := withoutIndexes(ctx, owner, place, "%")
 	if err != nil {
 		return err
 	}
+	if !t.known {
+		if _, err := owner.ExecContext(ctx, `SELECT ensure_partitions($1)`, 2*t.deliveries); err != nil {
+			return err
+		}
+		ofEvents, err := withoutIndexes(ctx, owner, st.settings.name, "events%")
+		if err != nil {
+			return err
+		}
+		again = append(again, ofEvents...)
+	}
+	type batch struct {
+		events []domain.Recorded
+		tables map[string][][]any
+		made   int
+	}
 	group, copying := errgroup.WithContext(ctx)
-	batches := make(chan []domain.Recorded, 4)
+	events, tables := make(chan batch, 2), make(chan batch, 2)
 	group.Go(func() error {
-		defer close(batches)
+		defer close(events)
+		defer close(tables)
 		for t.made < t.deliveries {
-			for t.made < t.deliveries && len(t.rows) < 20_000 {
+			for until := min(t.made+10_000, t.deliveries); t.made < until; {
 				t.next()
 			}
-			if t.err != nil {
-				return t.err
+			settled, err := t.projected.settled(t.made == t.deliveries)
+			if err := errors.Join(t.err, err); err != nil {
+				return err
 			}
-			select {
-			case batches <- t.rows:
-			case <-copying.Done():
-				return copying.Err()
+			b := batch{events: t.rows, tables: map[string][][]any{"deliveries": settled, "attempts": t.projected.attempts}, made: t.made}
+			t.rows, t.projected.attempts = nil, nil
+			if t.made == t.deliveries {
+				b.tables["tallies"], b.tables["answers"], b.tables["latencies"] = t.projected.counted()
 			}
-			t.rows = nil
+			for _, to := range []chan batch{events, tables} {
+				select {
+				case to <- b:
+				case <-copying.Done():
+					return copying.Err()
+				}
+			}
+		}
+		return nil
+	})
+	group.Go(func() error {
+		for b := range events {
+			if len(b.events) == 0 {
+				continue
+			}
+			if err := copyEvents(copying, owner, st.settings.name, b.events); err != nil {
+				return err
+			}
 		}
 		return nil
 	})
 	group.Go(func() error {
 		last := time.Now()
-		for rows := range batches {
-			if err := copyEvents(copying, owner, rows); err != nil {
+		for b := range tables {
+			if err := copyTables(copying, owner, place, b.tables); err != nil {
 				return err
 			}
 			if time.Since(last) > 10*time.Second {
 				last = time.Now()
-				say("%d events in the ledger", rows[len(rows)-1].Position)
+				say("%d of %d deliveries", b.made, t.deliveries)
 			}
 		}
 		return nil
@@ -368,32 +407,43 @@ func (st *store) copyTrail(ctx context.Context, owner *sql.DB, t *trail, say fun
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	say("%d events in the ledger", t.position)
+	say("%d deliveries, %d events", t.deliveries, t.position)
+	making, _ := errgroup.WithContext(ctx)
+	making.SetLimit(2)
 	for _, index := range again {
-		if _, err := owner.ExecContext(ctx, index); err != nil {
+		making.Go(func() error {
+			_, err := owner.ExecContext(ctx, index)
 			return err
-		}
+		})
+	}
+	if err := making.Wait(); err != nil {
+		return err
 	}
 	say("indexed")
-	return nil
+	_, err = owner.ExecContext(ctx, `SELECT move_cursor($1, $2)`, deliveries.Definition.SubscriptionName(), t.position)
+	return err
 }
 
-// withoutIndexes drops the indexes of events other than those of keys, and gives the statements that make them again.
-func withoutIndexes(ctx context.Context, db *sql.DB, name string) (again []string, err error) {
-	rows, err := db.QueryContext(ctx, `SELECT i.indexname, i.indexdef FROM pg_indexes i WHERE i.schemaname = $1 AND i.tablename LIKE 'events%'
-		AND NOT EXISTS (SELECT FROM pg_constraint c WHERE c.conname = i.indexname AND c.connamespace = $1::regnamespace)
-		AND NOT EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = format('%I.%I', i.schemaname, i.indexname)::regclass)`, name)
+// withoutIndexes drops the indexes of a schema's tables, other than those that lead the ledger, and gives the statements that make
+// them again.
+func withoutIndexes(ctx context.Context, db *sql.DB, name, tables string) (again []string, err error) {
+	rows, err := db.QueryContext(ctx, `SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', c.conrelid::regclass, c.conname), format('ALTER TABLE %s ADD CONSTRAINT %I %s', c.conrelid::regclass, c.conname, pg_get_constraintdef(c.oid))
+		FROM pg_constraint c WHERE c.connamespace = $1::text::regnamespace AND c.contype = 'p' AND c.conrelid::regclass::text !~ 'events' AND c.conrelid IN (SELECT oid FROM pg_class WHERE relname LIKE $2)
+		UNION ALL
+		SELECT format('DROP INDEX %I.%I', i.schemaname, i.indexname), replace(i.indexdef, ' ON ONLY ', ' ON ') FROM pg_indexes i WHERE i.schemaname = $1::text AND i.tablename LIKE $2
+		AND NOT EXISTS (SELECT FROM pg_constraint c WHERE c.conname = i.indexname AND c.connamespace = $1::text::regnamespace)
+		AND NOT EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = format('%I.%I', i.schemaname, i.indexname)::regclass)`, name, tables)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	var drop []string
 	for rows.Next() {
-		var index, definition string
-		if err := rows.Scan(&index, &definition); err != nil {
+		var without, with string
+		if err := rows.Scan(&without, &with); err != nil {
 			return nil, err
 		}
-		again, drop = append(again, strings.Replace(definition, " ON ONLY ", " ON ", 1)), append(drop, "DROP INDEX "+pq.QuoteIdentifier(name)+"."+pq.QuoteIdentifier(index))
+		drop, again = append(drop, without), append(again, with)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err
