@@ -99,7 +99,7 @@ func (st *store) proveArchive(ctx context.Context, dir string) (domain.LedgerArc
 	if err != nil {
 		return domain.LedgerArchived{}, err
 	}
-	if !r.Rows || !m.Sealed {
+	if m.Files != export.Parquet || !m.Sealed {
 		return domain.LedgerArchived{}, fmt.Errorf("%s is an export and no archive; make one with: dispatch-ledger archive write", dir)
 	}
 	sum, err := export.Digest(dir)

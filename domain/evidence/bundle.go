@@ -33,41 +33,62 @@ type Bundle struct {
 	Events     []Event   `json:"events"`     // by position
 }
 
+// Envelope is what is known of an event besides its data, as it stands in files: bundles and exports.
+type Envelope struct {
+	Position      int64     `json:"position"`
+	ID            uuid.UUID `json:"id"`
+	Type          string    `json:"type"`
+	Stream        string    `json:"stream"`
+	Version       int64     `json:"version"`
+	Subject       uuid.UUID `json:"subject,omitzero"`
+	Channel       string    `json:"channel,omitempty"`
+	Purpose       string    `json:"purpose,omitempty"`
+	State         string    `json:"state,omitempty"`
+	Target        string    `json:"target,omitempty"`
+	DeliveryID    uuid.UUID `json:"delivery_id,omitzero"`
+	OccurredAt    time.Time `json:"occurred_at,omitzero"`
+	RecordedAt    time.Time `json:"recorded_at"`
+	Actor         string    `json:"actor,omitempty"`
+	Source        string    `json:"source,omitempty"`
+	CorrelationID uuid.UUID `json:"correlation_id,omitzero"`
+	CausationID   uuid.UUID `json:"causation_id,omitzero"`
+}
+
+// EnvelopeOf is a recorded event's.
+func EnvelopeOf(e *domain.Recorded) Envelope {
+	return Envelope{
+		Position: e.Position, ID: e.ID, Type: e.Type, Stream: e.Stream, Version: e.Version,
+		Subject: e.Subject, Channel: e.Channel, Purpose: e.Purpose, State: e.State, Target: e.Target, DeliveryID: e.DeliveryID,
+		OccurredAt: e.OccurredAt, RecordedAt: e.RecordedAt, Actor: e.Actor, Source: e.Source, CorrelationID: e.CorrelationID, CausationID: e.CausationID,
+	}
+}
+
+// Recorded is the event, without its data and its leaf.
+func (e *Envelope) Recorded() domain.Recorded {
+	return domain.Recorded{
+		Event: domain.Event{
+			ID: e.ID, Type: e.Type, Stream: e.Stream,
+			Keys:       domain.Keys{Subject: e.Subject, Channel: e.Channel, Purpose: e.Purpose, State: e.State, Target: e.Target, DeliveryID: e.DeliveryID},
+			OccurredAt: e.OccurredAt, Actor: e.Actor, Source: e.Source, CorrelationID: e.CorrelationID, CausationID: e.CausationID,
+		},
+		Position: e.Position, Version: e.Version, RecordedAt: e.RecordedAt,
+	}
+}
+
 // Event is a recorded event with the proof that it stands in the ledger. Everything that its leaf commits to is here, in the
 // clear or as a hash.
 type Event struct {
-	Position      int64       `json:"position"`
-	ID            uuid.UUID   `json:"id"`
-	Type          string      `json:"type"`
-	Stream        string      `json:"stream"`
-	Version       int64       `json:"version"`
-	Subject       uuid.UUID   `json:"subject,omitzero"`
-	Channel       string      `json:"channel,omitempty"`
-	Purpose       string      `json:"purpose,omitempty"`
-	State         string      `json:"state,omitempty"`
-	Target        string      `json:"target,omitempty"`
-	DeliveryID    uuid.UUID   `json:"delivery_id,omitzero"`
-	OccurredAt    time.Time   `json:"occurred_at,omitzero"`
-	RecordedAt    time.Time   `json:"recorded_at"`
-	Actor         string      `json:"actor,omitempty"`
-	Source        string      `json:"source,omitempty"`
-	CorrelationID uuid.UUID   `json:"correlation_id,omitzero"`
-	CausationID   uuid.UUID   `json:"causation_id,omitzero"`
-	Data          string      `json:"data,omitempty"`          // JSON, the exact bytes that were recorded; absent when it was left out
-	DataSHA256    string      `json:"data_sha256,omitempty"`   // hex, in its place
-	SealedSHA256  string      `json:"sealed_sha256,omitempty"` // hex, of the personal data as it is stored, encrypted; absent when the event has none
-	Opened        string      `json:"opened,omitempty"`        // that data in the clear, JSON; only when it was asked for, and not under the proof
-	Path          []tlog.Hash `json:"path"`                    // base64, the inclusion proof from the leaf up
+	Envelope
+	Data         string      `json:"data,omitempty"`          // JSON, the exact bytes that were recorded; absent when it was left out
+	DataSHA256   string      `json:"data_sha256,omitempty"`   // hex, in its place
+	SealedSHA256 string      `json:"sealed_sha256,omitempty"` // hex, of the personal data as it is stored, encrypted; absent when the event has none
+	Opened       string      `json:"opened,omitempty"`        // that data in the clear, JSON; only when it was asked for, and not under the proof
+	Path         []tlog.Hash `json:"path"`                    // base64, the inclusion proof from the leaf up
 }
 
 // NewEvent makes a bundle's event of a recorded one and its proof. opened is the sealed part in the clear, or nil to leave it out.
 func NewEvent(e domain.Recorded, path tlog.RecordProof, opened []byte) Event {
-	out := Event{
-		Position: e.Position, ID: e.ID, Type: e.Type, Stream: e.Stream, Version: e.Version,
-		Subject: e.Subject, Channel: e.Channel, Purpose: e.Purpose, State: e.State, Target: e.Target, DeliveryID: e.DeliveryID,
-		OccurredAt: e.OccurredAt, RecordedAt: e.RecordedAt, Actor: e.Actor, Source: e.Source,
-		CorrelationID: e.CorrelationID, CausationID: e.CausationID, Data: string(e.Data), Opened: string(opened), Path: path,
-	}
+	out := Event{Envelope: EnvelopeOf(&e), Data: string(e.Data), Opened: string(opened), Path: path}
 	if e.Sealed != nil {
 		out.SealedSHA256 = hexSHA256(e.Sealed)
 	}
@@ -84,11 +105,7 @@ func (e *Event) Redact() {
 
 // Leaf is the event's leaf, from what is here of it. Errors: ErrFormat.
 func (e *Event) Leaf() (tlog.Hash, error) {
-	event := domain.Event{
-		ID: e.ID, Type: e.Type, Stream: e.Stream,
-		Keys:       domain.Keys{Subject: e.Subject, Channel: e.Channel, Purpose: e.Purpose, State: e.State, Target: e.Target, DeliveryID: e.DeliveryID},
-		OccurredAt: e.OccurredAt, Actor: e.Actor, Source: e.Source, CorrelationID: e.CorrelationID, CausationID: e.CausationID,
-	}
+	event := e.Recorded()
 	data := sha256.Sum256([]byte(e.Data))
 	if e.DataSHA256 != "" {
 		if e.Data != "" {
@@ -105,7 +122,7 @@ func (e *Event) Leaf() (tlog.Hash, error) {
 			return tlog.Hash{}, fmt.Errorf("%w: event %d: sealed_sha256: %w", ErrFormat, e.Position, err)
 		}
 	}
-	return domain.Leaf(domain.DigestRedacted(&event, data, sealed), e.Position, e.Version, e.RecordedAt), nil
+	return domain.Leaf(domain.DigestRedacted(&event.Event, data, sealed), e.Position, e.Version, e.RecordedAt), nil
 }
 
 // Proof is the event's proof alone, to be written as a .tlog-proof beside the event.

@@ -39,10 +39,7 @@ func newEncoder(f Format, w io.Writer) (encoder, error) {
 	case Parquet:
 		return &parquetEncoder{w: parquet.NewGenericWriter[Row](w, parquet.MaxRowsPerRowGroup(rowGroup), parquet.CreatedBy("dispatch-ledger", "1", ""))}, nil
 	case NDJSON:
-		b := bufio.NewWriterSize(w, 1<<20)
-		e := json.NewEncoder(b)
-		e.SetEscapeHTML(false)
-		return &ndjsonEncoder{b, e}, nil
+		return &ndjsonEncoder{bufio.NewWriterSize(w, 1<<20)}, nil
 	case CSV:
 		e := &csvEncoder{w: csv.NewWriter(bufio.NewWriterSize(w, 1<<20))}
 		return e, e.w.Write(columns)
@@ -63,13 +60,25 @@ func (p *parquetEncoder) write(r *Row) error {
 
 func (p *parquetEncoder) close() error { return p.w.Close() }
 
-type ndjsonEncoder struct {
-	b *bufio.Writer
-	e *json.Encoder
+type ndjsonEncoder struct{ b *bufio.Writer }
+
+// write puts data into the line itself: an encoder would rewrite its white space, and the row would not hash to its leaf.
+func (n *ndjsonEncoder) write(r *Row) error {
+	if strings.ContainsAny(r.Data, "\r\n") {
+		return fmt.Errorf("the data of event %d is on several lines, which a line of NDJSON cannot keep byte for byte; export to parquet", r.Position)
+	}
+	text, err := json.Marshal(line{Envelope: *r.envelope(), Sealed: r.Sealed, SealedSHA256: r.SealedSHA256, Leaf: r.Leaf})
+	if err != nil {
+		return err
+	}
+	n.b.Write(text[:len(text)-1]) //nolint:errcheck // the last one says what any of them met
+	n.b.WriteString(`,"data":`)   //nolint:errcheck // the same
+	n.b.WriteString(r.Data)       //nolint:errcheck // the same
+	_, err = n.b.WriteString("}\n")
+	return err
 }
 
-func (n *ndjsonEncoder) write(r *Row) error { return n.e.Encode(r.line()) }
-func (n *ndjsonEncoder) close() error       { return n.b.Flush() }
+func (n *ndjsonEncoder) close() error { return n.b.Flush() }
 
 // columns are those of the CSV, in order; the names are the same in every format.
 var columns = []string{
@@ -80,7 +89,10 @@ var columns = []string{
 type csvEncoder struct{ w *csv.Writer }
 
 func (c *csvEncoder) write(r *Row) error {
-	e := r.event()
+	if strings.Contains(r.Data, "\r") {
+		return fmt.Errorf("the data of event %d has a carriage return, which a cell of CSV cannot keep byte for byte; export to parquet", r.Position)
+	}
+	e := r.envelope()
 	return c.w.Write([]string{
 		strconv.FormatInt(r.Position, 10), uuid.UUID(r.ID).String(), harmless(r.Type), harmless(r.Stream), strconv.FormatInt(r.Version, 10), idText(r.Subject),
 		harmless(r.Channel), harmless(r.Purpose), harmless(r.State), harmless(r.Target), idText(r.DeliveryID), timeText(e.OccurredAt), timeText(e.RecordedAt),
@@ -108,9 +120,10 @@ func timeText(t time.Time) string {
 	return t.UTC().Format("2006-01-02T15:04:05.000000Z")
 }
 
-// harmless keeps a spreadsheet from taking text for a formula.
+// harmless keeps a spreadsheet from taking text for a formula: what could be one, and what begins as if it had been made harmless
+// already, has an apostrophe before it.
 func harmless(cell string) string {
-	if cell != "" && strings.ContainsRune("=+-@\t\r", rune(cell[0])) {
+	if cell != "" && strings.ContainsRune("=+-@\t\r'", rune(cell[0])) {
 		return "'" + cell
 	}
 	return cell

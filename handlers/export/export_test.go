@@ -2,13 +2,16 @@ package export_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -124,7 +127,7 @@ func (l *ledger) export(t *testing.T, dir string, o export.Options) export.Manif
 	return m
 }
 
-func TestParquetIsProvenFromItsFiles(t *testing.T) {
+func TestAnExportIsProvenFromItsFiles(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
 	for name, o := range map[string]export.Options{
@@ -135,12 +138,19 @@ func TestParquetIsProvenFromItsFiles(t *testing.T) {
 		"the end":              {From: 600},
 		"in small parts":       {Part: 97, Sealed: true},
 	} {
+		for _, o.Format = range []export.Format{export.NDJSON, export.CSV} {
+			dir := t.TempDir()
+			m := l.export(t, dir, o)
+			if r, err := export.Verify(dir, l.keys); err != nil || r.Count != m.To-m.From {
+				t.Errorf("%s, %s: Verify = %+v, %v", name, o.Format, r, err)
+			}
+		}
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			o.Format = export.Parquet
 			m := l.export(t, dir, o)
 			r, err := export.Verify(dir, l.keys)
-			if err != nil || !r.Rows || r.Count != m.To-m.From || r.Count != m.Count || m.Types["consent.changed"] != m.Count {
+			if err != nil || r.Count != m.To-m.From || r.Count != m.Count || m.Types["consent.changed"] != m.Count {
 				t.Errorf("Verify = %+v, %v; the manifest counts %d", r, err, m.Count)
 			}
 			if !o.Sealed {
@@ -239,6 +249,41 @@ func TestWhatWasChangedInAnExportIsFound(t *testing.T) {
 	l.export(t, dir, export.Options{Format: export.Parquet})
 	if _, err := export.Verify(dir, other.keys); !errors.Is(err, evidence.ErrSignature) {
 		t.Errorf("under another ledger's key: %v", err)
+	}
+}
+
+// Whoever changes a row and the manifest's hash of its file is found by the row's leaf, or by the tree when they changed that too.
+func TestAForgedRowIsFoundInEveryFormat(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t)
+	for _, format := range []export.Format{export.NDJSON, export.CSV} {
+		for from, to := range map[string]string{"\"n\": 42": "\"n\":42", "profile-2": "profile-3", "=cmd()": "=cmd(1)", "Zoë": "Zoe"} {
+			dir := t.TempDir()
+			m := l.export(t, dir, export.Options{Format: format, To: 300})
+			name := filepath.Join(dir, m.Parts[0].File)
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if format == export.CSV {
+				from, to = strings.ReplaceAll(from, `"`, `""`), strings.ReplaceAll(to, `"`, `""`)
+			}
+			forged := bytes.Replace(text, []byte(from), []byte(to), 1)
+			if bytes.Equal(forged, text) {
+				t.Fatalf("%s does not hold %s", format, from)
+			}
+			m.Parts[0].Bytes, m.Parts[0].SHA256 = int64(len(forged)), fmt.Sprintf("%x", sha256.Sum256(forged))
+			manifest, err := json.Marshal(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(os.WriteFile(name, forged, 0o600), os.WriteFile(filepath.Join(dir, export.ManifestName), manifest, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := export.Verify(dir, l.keys); !errors.Is(err, evidence.ErrLeaf) {
+				t.Errorf("%s with %s for %s: %v, want %v", format, to, from, err, evidence.ErrLeaf)
+			}
+		}
 	}
 }
 

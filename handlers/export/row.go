@@ -5,9 +5,8 @@ import (
 	"encoding/json"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/domain/evidence"
 )
 
 // Row is an event as it stands in a file. What is empty is null.
@@ -59,18 +58,20 @@ func rowOf(e *domain.Recorded, sealed bool) Row {
 
 // event is the row as the ledger recorded it.
 func (r *Row) event() domain.Recorded {
-	e := domain.Recorded{
-		Event: domain.Event{
-			ID: r.ID, Type: r.Type, Stream: r.Stream,
-			Keys:  domain.Keys{Subject: r.Subject, Channel: r.Channel, Purpose: r.Purpose, State: r.State, Target: r.Target, DeliveryID: r.DeliveryID},
-			Actor: r.Actor, Source: r.Source, CorrelationID: r.CorrelationID, CausationID: r.CausationID, Data: []byte(r.Data), Sealed: r.Sealed,
-		},
-		Position: r.Position, Version: r.Version, RecordedAt: time.UnixMicro(r.RecordedAt).UTC(), Leaf: r.Leaf,
+	e := r.envelope().Recorded()
+	e.Data, e.Sealed, e.Leaf = []byte(r.Data), r.Sealed, r.Leaf
+	return e
+}
+
+func (r *Row) envelope() *evidence.Envelope {
+	e := evidence.Envelope{
+		Position: r.Position, ID: r.ID, Type: r.Type, Stream: r.Stream, Version: r.Version, Subject: r.Subject, Channel: r.Channel, Purpose: r.Purpose, State: r.State, Target: r.Target,
+		DeliveryID: r.DeliveryID, RecordedAt: time.UnixMicro(r.RecordedAt).UTC(), Actor: r.Actor, Source: r.Source, CorrelationID: r.CorrelationID, CausationID: r.CausationID,
 	}
 	if r.OccurredAt != nil {
 		e.OccurredAt = time.UnixMicro(*r.OccurredAt).UTC()
 	}
-	return e
+	return &e
 }
 
 // leaf is the row's leaf, from what stands in it.
@@ -84,36 +85,20 @@ func (r *Row) leaf() domain.Hash {
 	return domain.Leaf(digest, e.Position, e.Version, e.RecordedAt)
 }
 
-// line is the row in NDJSON and CSV.
+// line is the row in NDJSON. Its data comes last, byte for byte as it was recorded: see ndjsonEncoder.
 type line struct {
-	Position      int64           `json:"position"`
-	ID            uuid.UUID       `json:"id"`
-	Type          string          `json:"type"`
-	Stream        string          `json:"stream"`
-	Version       int64           `json:"version"`
-	Subject       uuid.UUID       `json:"subject,omitzero"`
-	Channel       string          `json:"channel,omitempty"`
-	Purpose       string          `json:"purpose,omitempty"`
-	State         string          `json:"state,omitempty"`
-	Target        string          `json:"target,omitempty"`
-	DeliveryID    uuid.UUID       `json:"delivery_id,omitzero"`
-	OccurredAt    time.Time       `json:"occurred_at,omitzero"`
-	RecordedAt    time.Time       `json:"recorded_at"`
-	Actor         string          `json:"actor"`
-	Source        string          `json:"source"`
-	CorrelationID uuid.UUID       `json:"correlation_id,omitzero"`
-	CausationID   uuid.UUID       `json:"causation_id,omitzero"`
-	Data          json.RawMessage `json:"data"`
-	Sealed        []byte          `json:"sealed,omitempty"`        // base64
-	SealedSHA256  []byte          `json:"sealed_sha256,omitempty"` // base64
-	Leaf          []byte          `json:"leaf"`                    // base64
+	evidence.Envelope
+	Sealed       []byte          `json:"sealed,omitempty"`        // base64
+	SealedSHA256 []byte          `json:"sealed_sha256,omitempty"` // base64
+	Leaf         []byte          `json:"leaf"`                    // base64
+	Data         json.RawMessage `json:"data,omitempty"`
 }
 
-func (r *Row) line() line {
-	e := r.event()
-	return line{
-		Position: r.Position, ID: r.ID, Type: r.Type, Stream: r.Stream, Version: r.Version, Subject: r.Subject, Channel: r.Channel, Purpose: r.Purpose,
-		State: r.State, Target: r.Target, DeliveryID: r.DeliveryID, OccurredAt: e.OccurredAt, RecordedAt: e.RecordedAt, Actor: r.Actor, Source: r.Source,
-		CorrelationID: r.CorrelationID, CausationID: r.CausationID, Data: e.Data, Sealed: r.Sealed, SealedSHA256: r.SealedSHA256, Leaf: r.Leaf,
-	}
+// row is the line as a row.
+func (l *line) row() Row {
+	e := l.Recorded()
+	e.Data, e.Sealed, e.Leaf = l.Data, l.Sealed, l.Leaf
+	r := rowOf(&e, true)
+	r.SealedSHA256 = l.SealedSHA256
+	return r
 }
