@@ -28,7 +28,7 @@ const unclaimed = `NOT EXISTS (SELECT FROM leases l WHERE l.delivery_id = q.deli
 // Held lists what has been due for so long while its target was paused.
 func Held(ctx context.Context, q schema.Querier, target string, longerThan time.Duration, limit int) ([]Waiting, error) {
 	return waiting(ctx, q, waitingColumns+` JOIN pauses p ON p.target = q.target
-		WHERE q.target = $1 AND (p.until > clock_timestamp() OR p.cause = 'failures')
+		WHERE q.target = $1 AND (p.until > statement_timestamp() OR p.cause = 'failures')
 		  AND greatest(q.due_at, p.held_since) <= clock_timestamp() - make_interval(secs => $2) AND `+unclaimed+`
 		ORDER BY q.due_at LIMIT $3`, target, longerThan.Seconds(), limit)
 }

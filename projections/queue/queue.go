@@ -3,6 +3,7 @@ package queue
 
 import (
 	"embed"
+	"time"
 
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
 )
@@ -10,5 +11,5 @@ import (
 //go:embed tables.sql indexes.sql apply.sql
 var files embed.FS
 
-// Definition is what is still to be sent.
-var Definition = projections.Define("queue", 4, files)
+// Definition is what is still to be sent. It lags by a moment, so that under load many attempts share a slice.
+var Definition = projections.Define("queue", 4, files).Lingering(200 * time.Microsecond).Yielding(10 * time.Millisecond)

@@ -28,14 +28,16 @@ type Work struct {
 	Known     int64     // what is read from the projections after this holds every event up to here
 }
 
-// workQuery hops from target to target along the index, so that its cost is in targets and not in deliveries.
+// workQuery hops from target to target along the index, so that its cost is in targets and not in deliveries. It comes from the
+// far end, and to each target's latest first: at the near end lies what was sent a moment ago, which the database has not
+// tidied up yet and would pass over one by one.
 const workQuery = `
 WITH RECURSIVE hop AS (
-	(SELECT target FROM queue ORDER BY target LIMIT 1)
+	(SELECT target FROM queue ORDER BY target DESC LIMIT 1)
 	UNION ALL
-	SELECT (SELECT q.target FROM queue q WHERE q.target > h.target ORDER BY q.target LIMIT 1) FROM hop h WHERE h.target IS NOT NULL
+	SELECT (SELECT q.target FROM queue q WHERE q.target < h.target ORDER BY q.target DESC LIMIT 1) FROM hop h WHERE h.target IS NOT NULL
 )
-SELECT h.target, d.priority, coalesce(p.until > clock_timestamp(), false), coalesce(p.cause, ''), coalesce(p.pauses, 0),
+SELECT h.target, d.priority, coalesce(p.until > statement_timestamp(), false), coalesce(p.cause, ''), coalesce(p.pauses, 0),
 	CASE WHEN p.cause IS NOT NULL THEN p.held_since END, coalesce(b.failures, 0), t.state, t.version, t.position,
 	(SELECT min(k.position) FROM subscriptions k WHERE k.name IN ('projection.consent', 'projection.targets', 'projection.queue'))
 FROM hop h
@@ -43,9 +45,9 @@ JOIN targets t ON t.handle = h.target
 LEFT JOIN pauses p ON p.target = h.target
 LEFT JOIN breakers b ON b.target = h.target
 CROSS JOIN LATERAL (
-	SELECT x.priority FROM (VALUES (0), (1)) AS x (priority)
-	WHERE EXISTS (SELECT FROM queue q WHERE q.target = h.target AND q.priority = x.priority AND q.due_at <= clock_timestamp())
-	ORDER BY 1 LIMIT 1
+	SELECT x.priority FROM (VALUES (0), (1)) AS x (priority) CROSS JOIN LATERAL (
+		SELECT FROM queue q WHERE q.target = h.target AND q.priority = x.priority AND q.due_at <= statement_timestamp() ORDER BY q.due_at DESC LIMIT 1
+	) q ORDER BY 1 LIMIT 1
 ) d
 WHERE h.target IS NOT NULL AND t.state <> 'disabled'
 ORDER BY d.priority, h.target`
@@ -70,7 +72,11 @@ type Claim struct {
 	Until     time.Time       // not sent at this time or later; zero: no limit
 }
 
-// dueQuery takes, for each target, what is due, the urgent first and then the oldest, as far as its tokens reach.
+// dueQuery takes, for each target that is not paused, what is due, the urgent first and then the oldest, as far as its tokens
+// reach.
+//
+// The moment is the statement's: what is volatile, as clock_timestamp() is, is no condition of an index, and what is due later
+// would be read to the end each time.
 //
 // The tokens are locked before anything else, in the order of the targets, so that two processes wait for each other and
 // never in a circle; rows of the queue that another process is at are passed over.
@@ -85,7 +91,7 @@ WITH w AS MATERIALIZED (
 	FROM w LEFT JOIN bucket b ON b.target = w.target CROSS JOIN LATERAL (
 		SELECT r.* FROM (VALUES (0), (1)) AS x (priority) CROSS JOIN LATERAL (
 			SELECT q.delivery_id, q.attempt, q.base, q.planned, q.expires_at FROM queue q
-			WHERE q.target = w.target AND q.priority = x.priority AND q.due_at <= clock_timestamp()
+			WHERE q.target = w.target AND q.priority = x.priority AND q.due_at <= statement_timestamp()
 			  AND NOT EXISTS (SELECT FROM leases l WHERE l.delivery_id = q.delivery_id AND l.attempt >= q.attempt)
 			  AND (q.profile_id IS NULL OR NOT EXISTS (
 			      SELECT FROM queue o WHERE o.target = q.target AND o.profile_id = q.profile_id AND o.planned < q.planned))
@@ -93,8 +99,9 @@ WITH w AS MATERIALIZED (
 			FOR UPDATE OF q SKIP LOCKED
 		) r LIMIT CASE WHEN w.rate > 0 THEN least(w.free, floor(coalesce(b.tokens, 0))::int) ELSE w.free END
 	) d
-	WHERE NOT w.probe OR NOT EXISTS (SELECT FROM leases l WHERE l.target = w.target AND l.expires_at > clock_timestamp()
-		AND EXISTS (SELECT FROM queue q WHERE q.delivery_id = l.delivery_id AND q.attempt = l.attempt))
+	WHERE (NOT w.probe OR NOT EXISTS (SELECT FROM leases l WHERE l.target = w.target AND l.expires_at > clock_timestamp()
+		AND EXISTS (SELECT FROM queue q WHERE q.delivery_id = l.delivery_id AND q.attempt = l.attempt)))
+	  AND NOT EXISTS (SELECT FROM pauses p WHERE p.target = w.target AND (p.until > statement_timestamp() OR p.cause = 'failures' AND NOT w.probe))
 ), taken AS (
 	UPDATE paces p SET tokens = b.tokens - (SELECT count(*) FROM due d WHERE d.target = p.target), at = clock_timestamp()
 	FROM bucket b WHERE b.target = p.target
@@ -264,7 +271,7 @@ func Overdues(ctx context.Context, q schema.Querier, limit int) ([]Overdue, erro
 	rows, err := q.QueryContext(ctx, `
 		SELECT q.delivery_id, q.target, e.subject, q.attempt, q.expires_at, e.correlation_id, e.id
 		FROM queue q JOIN events e ON e.position = q.planned
-		WHERE q.expires_at <= clock_timestamp() AND NOT EXISTS (SELECT FROM leases l WHERE l.delivery_id = q.delivery_id AND l.attempt >= q.attempt)
+		WHERE q.expires_at <= statement_timestamp() AND NOT EXISTS (SELECT FROM leases l WHERE l.delivery_id = q.delivery_id AND l.attempt >= q.attempt)
 		ORDER BY q.expires_at LIMIT $1`, limit)
 	if err != nil {
 		return nil, fmt.Errorf("overdue deliveries: %w", err)
@@ -333,7 +340,7 @@ func Expired(ctx context.Context, q schema.Querier, limit int) ([]Lost, error) {
 	rows, err := q.QueryContext(ctx, `
 		SELECT l.delivery_id, e.target, (e.data->>'target_version')::bigint, e.subject, l.attempt, q.base, l.worker, l.claimed_at, e.correlation_id, e.id
 		FROM leases l JOIN queue q ON q.delivery_id = l.delivery_id AND q.attempt = l.attempt JOIN events e ON e.position = q.planned
-		WHERE l.expires_at < clock_timestamp() ORDER BY l.expires_at LIMIT $1`, limit)
+		WHERE l.expires_at < statement_timestamp() ORDER BY l.expires_at LIMIT $1`, limit)
 	if err != nil {
 		return nil, fmt.Errorf("expired claims: %w", err)
 	}

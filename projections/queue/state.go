@@ -28,15 +28,15 @@ func StateOf(ctx context.Context, q schema.Querier, planner string) (s State, er
 				SELECT e.recorded_at FROM events e WHERE e.position > s.position AND e.position <= s.position + 10000 AND e.type = 'reaction.fired' ORDER BY e.position LIMIT 1
 			) e ON true WHERE s.name = $1
 		), waiting AS (
-			SELECT min(q.due_at) AS since FROM queue q JOIN targets t ON t.handle = q.target LEFT JOIN pauses p ON p.target = q.target AND p.cause = 'operator' AND p.until > clock_timestamp()
-			WHERE q.due_at <= clock_timestamp() AND t.state <> 'disabled' AND p.target IS NULL
+			SELECT min(q.due_at) AS since FROM queue q JOIN targets t ON t.handle = q.target LEFT JOIN pauses p ON p.target = q.target AND p.cause = 'operator' AND p.until > statement_timestamp()
+			WHERE q.due_at <= statement_timestamp() AND t.state <> 'disabled' AND p.target IS NULL
 		), last AS (
 			SELECT finished_at AS at FROM deliveries WHERE outcome = 'succeeded' ORDER BY position DESC LIMIT 1
 		)
-		SELECT count(*), count(*) FILTER (WHERE q.due_at <= clock_timestamp()), count(*) FILTER (WHERE p.target IS NOT NULL),
+		SELECT count(*), count(*) FILTER (WHERE q.due_at <= statement_timestamp()), count(*) FILTER (WHERE p.target IS NOT NULL),
 		       (SELECT extract(epoch FROM clock_timestamp() - greatest(w.since, (SELECT at FROM last)))
 		        FROM (SELECT least((SELECT since FROM waiting), (SELECT recorded_at FROM unplanned)) AS since) w WHERE w.since IS NOT NULL)
-		FROM queue q LEFT JOIN pauses p ON p.target = q.target AND p.until > clock_timestamp()`, planner).Scan(&s.Queued, &s.Due, &s.Held, &silent)
+		FROM queue q LEFT JOIN pauses p ON p.target = q.target AND p.until > statement_timestamp()`, planner).Scan(&s.Queued, &s.Due, &s.Held, &silent)
 	if err != nil {
 		return s, fmt.Errorf("state of the queue: %w", err)
 	}
