@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -37,6 +38,9 @@ type serveFlags struct {
 	broker         brokerFlags
 	signIn         signIn
 	pages          pageFlags
+	ledgers        string
+
+	mount func(context.Context, http.Handler) error // where the API is reached, in place of listen; nil: there
 }
 
 func (f *serveFlags) addTo(flags *pflag.FlagSet) {
@@ -55,6 +59,7 @@ func (f *serveFlags) addTo(flags *pflag.FlagSet) {
 	flags.Float64Var(&f.traceRatio, "trace-ratio", 1, "part of the firings that are traced, 0 to 1, each wholly")
 	f.broker.addTo(flags)
 	f.pages.addTo(flags)
+	flags.StringVar(&f.ledgers, "ledgers", "", "YAML file with several ledgers to serve in place of the one, each under /l/NAME/ and its own hosts; see docs/scaling.md")
 }
 
 func (f *serveFlags) workers() (workerOptions, error) {
@@ -81,6 +86,12 @@ func newServe(s *settings) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := f.check(); err != nil {
 				return err
+			}
+			if f.ledgers != "" && slices.Contains(f.roles, roleDispatch) {
+				return usagef("--ledgers goes with the roles %s and %s; a dispatcher takes the work of one ledger", roleAPI, roleWorker)
+			}
+			if f.ledgers != "" {
+				return s.serveLedgers(cmd.Context(), f)
 			}
 			if slices.Equal(f.roles, []string{roleDispatch}) {
 				return s.dispatchOnly(cmd.Context(), f)
@@ -118,13 +129,15 @@ func (st *store) serve(ctx context.Context, f serveFlags, ready func(address str
 	if err != nil {
 		return err
 	}
-	st.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if f.mount == nil {
+		st.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	}
 	token, created, err := st.tokens.Bootstrap(ctx, f.bootstrapToken)
 	if err != nil {
 		return err
 	}
 	if created && f.bootstrapToken == "" {
-		fmt.Fprintf(st.settings.env.stdout, "The ledger is empty. Its first admin token, shown this once:\n\n    %s\n\n", token)
+		fmt.Fprintf(st.settings.env.stdout, "The ledger %s is empty. Its first admin token, shown this once:\n\n    %s\n\n", st.settings.name, token)
 	}
 
 	if f.otlpEndpoint != "" {
@@ -186,23 +199,39 @@ func (st *store) serve(ctx context.Context, f serveFlags, ready func(address str
 			return err
 		}
 		handler := service.Handler(pages)
-		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", f.listen)
-		if err != nil {
-			cancel()
-			wg.Wait()
-			return fmt.Errorf("listen on %s: %w; choose another address with --listen", f.listen, err)
-		}
-		if ready != nil {
-			ready(l.Addr().String())
-		} else {
-			fmt.Fprintf(st.settings.env.stdout, "Serving on http://%s (%s). API description: http://%[1]s/docs\n", l.Addr(), strings.Join(f.roles, ", "))
+		answer := f.mount
+		if answer == nil {
+			if answer, err = st.listening(ctx, f, ready); err != nil {
+				cancel()
+				wg.Wait()
+				return err
+			}
 		}
 		if st.replica != nil {
 			part("replica", func(ctx context.Context) error { st.replica.Run(ctx); return nil })
 		}
 		part("inspector", func(ctx context.Context) error { return st.sweepInspector(ctx, st.inspector().Inspector) })
-		part("api", func(ctx context.Context) error { return api.Serve(ctx, l, handler, api.ServeConfig{Log: st.log}) })
+		part("api", func(ctx context.Context) error { return answer(ctx, handler) })
+	}
+	if f.mount != nil && !slices.Contains(f.roles, roleAPI) {
+		part("switchboard", func(ctx context.Context) error { return f.mount(ctx, http.NotFoundHandler()) }) // it works, and answers nothing
 	}
 	wg.Wait()
 	return errors.Join(failures...)
+}
+
+// listening listens, says so, and gives what answers there until ctx ends.
+func (st *store) listening(ctx context.Context, f serveFlags, ready func(address string)) (func(context.Context, http.Handler) error, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", f.listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w; choose another address with --listen", f.listen, err)
+	}
+	if ready != nil {
+		ready(l.Addr().String())
+	} else {
+		fmt.Fprintf(st.settings.env.stdout, "Serving on http://%s (%s). API description: http://%[1]s/docs\n", l.Addr(), strings.Join(f.roles, ", "))
+	}
+	return func(ctx context.Context, h http.Handler) error {
+		return api.Serve(ctx, l, h, api.ServeConfig{Log: st.log})
+	}, nil
 }
