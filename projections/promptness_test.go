@@ -121,3 +121,81 @@ func TestHowSoonAnOptOutIsHonoured(t *testing.T) {
 		t.Error(p)
 	}
 }
+
+// A platform's own list shows the person: that is its word as good as an answer, if it covers the channel, somebody is known
+// to have said it, and it was seen after the decision.
+func TestAPlatformsListConfirmsAnOptOut(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, all...)
+	jane := uuid.New()
+	decided := time.Now().UTC().Truncate(time.Microsecond).Add(-20 * 24 * time.Hour)
+	hash := domain.ContactHash{Channel: domain.Email, Hash: "aa"}
+	add := func(p domain.Payload) {
+		t.Helper()
+		if err := w.append(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	everywhere := domain.SuppressionScope{Kind: domain.GlobalScope}
+	seen := func(after time.Duration, change func(*domain.SuppressionSeen)) {
+		t.Helper()
+		s := domain.SuppressionSeen{
+			Platform: "klaviyo", Channel: domain.Email, Scope: everywhere, Via: domain.ViaList, SeenAt: decided.Add(after),
+			Entries: []domain.SuppressionEntry{{Hash: "aa", Reason: "unsubscribed", Class: "consent", Precision: "exact", At: decided}},
+		}
+		change(&s)
+		add(s)
+	}
+	plain := func(*domain.SuppressionSeen) {}
+	one := func() promptness.OptOut {
+		t.Helper()
+		w.settle(t)
+		out := w.optOuts(t, time.Now(), promptness.Filter{Profile: jane})
+		if len(out) != 1 {
+			t.Fatalf("%d opt-outs", len(out))
+		}
+		return out[0]
+	}
+	waiting := func() int {
+		t.Helper()
+		open, err := promptness.Unconfirmed(t.Context(), w.ledger.DB(), domain.DefaultDeadline(), time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(open)
+	}
+	seen(-time.Hour, plain) // before: of another decision
+	add(domain.ConsentChanged{
+		ProfileID: jane, Changes: []domain.ConsentChange{{Channel: domain.Email, Purpose: domain.Promo, Status: domain.OptedOut}}, DecidedAt: decided, DecidedBy: "customer",
+		ContactHashes: []domain.ContactHash{hash},
+	})
+	optOut, err := w.ledger.Head(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	add(domain.SuppressionOrdered{Platform: "klaviyo", Channel: domain.Email, Intent: domain.Suppress, Batch: uuid.New(), Entries: []domain.PushEntry{{Hash: "aa", ProfileID: jane, Decision: optOut, DecidedAt: decided}}})
+	seen(time.Hour, func(s *domain.SuppressionSeen) { s.Scope = domain.SuppressionScope{Kind: "list", ID: "L1"} })
+	seen(2*time.Hour, func(s *domain.SuppressionSeen) { s.Via, s.Unproven = domain.ViaWebhook, true })
+	seen(3*time.Hour, func(s *domain.SuppressionSeen) { s.Channel = domain.SMS })
+	seen(4*time.Hour, func(s *domain.SuppressionSeen) { s.Entries[0].Hash = "bb" })
+	if o := one(); o.State != promptness.Overdue || len(o.Platforms) != 1 || o.Platforms[0].ConfirmedAt != nil || waiting() != 1 {
+		t.Errorf("what confirms nothing = %+v, %d waited for", o, waiting())
+	}
+	seen(5*time.Hour, plain)
+	seen(6*time.Hour, plain)
+	shown := one()
+	if p := shown.Platforms[0]; p.Status != "seen" || p.ConfirmedAt == nil || !p.ConfirmedAt.Equal(decided.Add(5*time.Hour)) || waiting() != 0 {
+		t.Errorf("shown by its list = %+v, %d waited for", shown, waiting())
+	}
+	seen(19*24*time.Hour, func(s *domain.SuppressionSeen) { s.Platform = "braze" }) // nobody asked it; its list was read for the first time
+	if o := one(); len(o.Platforms) != 2 || o.Platforms[0].Platform != "braze" || o.Platforms[0].OrderedAt != nil || !o.EffectiveAt.Equal(*shown.EffectiveAt) {
+		t.Errorf("a platform that nobody asked = %+v, before %+v", o, shown)
+	}
+	report, err := w.engine.Verify(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range report.Problems {
+		t.Error(p)
+	}
+}

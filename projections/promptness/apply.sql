@@ -34,3 +34,13 @@ ON CONFLICT (decision, platform, channel, hash) DO UPDATE SET
     status = CASE WHEN excluded.answered_at >= coalesce(c.answered_at, '-infinity') THEN excluded.status ELSE c.status END,
     answered_at = greatest(c.answered_at, excluded.answered_at),
     confirmed_at = least(c.confirmed_at, excluded.confirmed_at);
+
+-- name: what platforms' lists show of themselves; a list within the channel is not all of it, and what nothing proves confirms nothing
+-- on: suppression.seen
+INSERT INTO sightings (channel, hash, platform, seen_at)
+SELECT DISTINCT e.channel, n.hash, d.platform, d.seen_at
+FROM slice e
+CROSS JOIN LATERAL json_to_record(e.data) AS d (platform text, scope json, unproven boolean, seen_at timestamptz, entries json)
+CROSS JOIN LATERAL json_to_recordset(d.entries) AS n (hash text)
+WHERE e.type = 'suppression.seen' AND d.scope->>'kind' = 'global' AND d.unproven IS NOT TRUE
+ON CONFLICT DO NOTHING;

@@ -40,7 +40,7 @@ type OptOut struct {
 	LastSentAt    *time.Time     `json:"last_sent_at" doc:"When the last request for the purpose left after the decision, before the person opted in again; null for none."`
 	SentSince     int            `json:"sent_since_decided" doc:"Requests that left between the decision and its being recorded, or after it."`
 	SentAfter     int            `json:"sent_after_recorded" doc:"Requests that left after it was recorded: those that were leaving at that moment, and those of targets that record instead of enforcing."`
-	Platforms     []Confirmation `json:"platforms" nullable:"false" doc:"Every platform that was asked to suppress the address; empty when none was."`
+	Platforms     []Confirmation `json:"platforms" nullable:"false" doc:"Every platform that was asked to suppress the address, or was seen to since; empty when there is none."`
 	State         State          `json:"state" enum:"honoured,open,late,overdue"`
 	EffectiveAt   *time.Time     `json:"effective_at" doc:"When all of its effect had come; null while a platform has not confirmed it."`
 	RecordedAfter float64        `json:"recorded_after_seconds" doc:"From the decision to its being recorded."`
@@ -49,9 +49,9 @@ type OptOut struct {
 // Confirmation is what a platform did about an opt-out; with several addresses, about the slowest of them.
 type Confirmation struct {
 	Platform    string     `json:"platform"`
-	OrderedAt   *time.Time `json:"ordered_at" doc:"When we asked it."`
-	Status      string     `json:"status" doc:"Its last answer; empty before the first."`
-	ConfirmedAt *time.Time `json:"confirmed_at" doc:"When it said that it is done, or the suppression was read back; null until then."`
+	OrderedAt   *time.Time `json:"ordered_at" doc:"When we asked it; null when nobody had to, because it suppresses the address by itself."`
+	Status      string     `json:"status" doc:"Its last answer; seen where its list showed the suppression first; empty before either."`
+	ConfirmedAt *time.Time `json:"confirmed_at" doc:"When it said that it is done, or its list first showed it; null until then."`
 }
 
 // Filter selects opt-outs.
@@ -82,7 +82,20 @@ LEFT JOIN LATERAL (
 	SELECT json_agg(p ORDER BY p.platform) AS platforms FROM (
 		SELECT platform, min(ordered_at) AS ordered_at, coalesce((array_agg(status ORDER BY confirmed_at DESC NULLS FIRST))[1], '') AS status,
 		       CASE WHEN count(confirmed_at) = count(*) THEN max(confirmed_at) END AS confirmed_at
-		FROM confirmations WHERE decision = o.position AND channel = o.channel GROUP BY platform
+		FROM (
+			SELECT c.platform, c.ordered_at, CASE WHEN s.at < coalesce(c.confirmed_at, 'infinity') THEN 'seen' ELSE c.status END AS status, least(c.confirmed_at, s.at) AS confirmed_at
+			FROM confirmations c LEFT JOIN LATERAL (
+				SELECT min(s.seen_at) AS at FROM sightings s
+				WHERE s.channel = c.channel AND s.hash = c.hash AND s.platform = c.platform AND s.seen_at > o.decided_at
+			) s ON true
+			WHERE c.decision = o.position AND c.channel = o.channel
+			UNION ALL
+			SELECT s.platform, NULL, 'seen', min(s.seen_at)
+			FROM contacts a JOIN sightings s ON s.channel = a.channel AND s.hash = a.hash
+			WHERE a.profile_id = o.profile_id AND a.channel = o.channel AND a.hash <> '' AND s.seen_at > o.decided_at AND (again.at IS NULL OR s.seen_at < again.at)
+			  AND NOT EXISTS (SELECT FROM confirmations c WHERE c.decision = o.position AND c.channel = o.channel AND c.platform = s.platform)
+			GROUP BY s.platform
+		) shown GROUP BY platform
 	) p
 ) c ON true`
 
@@ -156,6 +169,7 @@ func (o *OptOut) judge(deadline, now time.Time) {
 		switch {
 		case p.ConfirmedAt == nil:
 			open = true
+		case p.OrderedAt == nil: // nobody waited for it: that its list was first read today makes nothing late
 		case p.ConfirmedAt.After(effect):
 			effect = *p.ConfirmedAt
 		}

@@ -34,6 +34,9 @@ func Sum(ctx context.Context, q schema.Querier, policy domain.Deadline, now time
 				r.Waiting[p.Platform]++
 				continue
 			}
+			if p.OrderedAt == nil {
+				continue
+			}
 			confirmed[p.Platform] = append(confirmed[p.Platform], max(0, p.ConfirmedAt.Sub(o.DecidedAt).Seconds()))
 		}
 	}
@@ -72,7 +75,9 @@ func Unconfirmed(ctx context.Context, q schema.Querier, policy domain.Deadline, 
 		passed = passed.Add(-12 * time.Hour)
 	}
 	rows, err := q.QueryContext(ctx, `SELECT platform, count(*), count(*) FILTER (WHERE decided_at <= $1), min(decided_at)
-		FROM confirmations WHERE confirmed_at IS NULL GROUP BY platform ORDER BY platform`, passed)
+		FROM confirmations c WHERE confirmed_at IS NULL
+		  AND NOT EXISTS (SELECT FROM sightings s WHERE s.channel = c.channel AND s.hash = c.hash AND s.platform = c.platform AND s.seen_at > c.decided_at)
+		GROUP BY platform ORDER BY platform`, passed)
 	if err != nil {
 		return nil, fmt.Errorf("promptness: %w", err)
 	}

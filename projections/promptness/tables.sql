@@ -23,3 +23,13 @@ CREATE TABLE confirmations (
     confirmed_at timestamptz,                -- when it said that it is done, or it was first read back
     PRIMARY KEY (decision, platform, channel, hash)
 );
+
+-- When each platform was seen to suppress an address on the whole channel, by a list that was read or by a proven webhook,
+-- whether or not it had been asked to.
+CREATE TABLE sightings (
+    channel  text COLLATE "C" NOT NULL,
+    hash     text COLLATE "C" NOT NULL,
+    platform text COLLATE "C" NOT NULL,
+    seen_at  timestamptz      NOT NULL,
+    PRIMARY KEY (channel, hash, platform, seen_at)
+);
