@@ -87,6 +87,9 @@ type Declaration struct {
 	secret  reflect.Type // the same struct, only its sealed fields visible; nil when none are
 }
 
+// Seals reports whether a payload of the type has parts that are stored encrypted under the person's key.
+func (d Declaration) Seals() bool { return d.secret != nil }
+
 // Origin says who may append an event of a type.
 type Origin string
 

@@ -66,6 +66,15 @@ INSERT INTO sessions (hash, name, role, method, token_id, created_at, seen_at, e
 // Find gives the session that a secret stands for, and notes that it was used. A session by token lasts no longer than its
 // token, and has the role that the token has now.
 func (s *Sessions) Find(ctx context.Context, secret string) (session Session, err error) {
+	return s.find(ctx, secret, true)
+}
+
+// Peek is Find for what a page asks by itself: it does not keep the session from ending when nobody uses it.
+func (s *Sessions) Peek(ctx context.Context, secret string) (Session, error) {
+	return s.find(ctx, secret, false)
+}
+
+func (s *Sessions) find(ctx context.Context, secret string, used bool) (session Session, err error) {
 	hash, now := sha256.Sum256([]byte(secret)), s.clock().UTC()
 	var token sql.NullInt64
 	var seen time.Time
@@ -82,7 +91,7 @@ WHERE s.hash = $1 AND s.expires_at > $2 AND s.seen_at > $3
 		return session, fmt.Errorf("find session: %w", unavailable(err))
 	}
 	session.TokenID = token.Int64
-	if minute := now.Truncate(time.Minute); seen.Before(minute) {
+	if minute := now.Truncate(time.Minute); used && seen.Before(minute) {
 		if _, err := s.db.ExecContext(ctx, `UPDATE sessions SET seen_at = $2 WHERE hash = $1 AND seen_at < $2`, hash[:], minute); err != nil {
 			return session, fmt.Errorf("find session: %w", unavailable(err))
 		}

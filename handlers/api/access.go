@@ -235,10 +235,8 @@ func (d *doorman) admit(ctx context.Context, authorization, remoteAddr string, r
 		return Principal{}, errUnauthenticated // nothing was tried, so nothing counts as a failure
 	}
 	address, hash := host(remoteAddr), sha256.Sum256([]byte(token))
-	if wait := d.wait(address); wait > 0 && !d.known.Contains(hash) {
-		p := kindOf(errLocked).problem(fmt.Errorf("%w; try again in %s", errLocked, wait.Round(time.Second)))
-		p.header.Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
-		return Principal{}, p
+	if err := d.locked(address); err != nil && !d.known.Contains(hash) {
+		return Principal{}, err
 	}
 	info, err := d.auth.Authenticate(ctx, token)
 	if errors.Is(err, schema.ErrUnauthenticated) {
@@ -255,6 +253,17 @@ func (d *doorman) admit(ctx context.Context, authorization, remoteAddr string, r
 		return who, fmt.Errorf("%w: it is %s, and this takes %s", errForbidden, who.Role, r.names())
 	}
 	return who, nil
+}
+
+// locked is the answer to an address that has to wait; nil for one that need not.
+func (d *doorman) locked(address string) error {
+	wait := d.wait(address)
+	if wait <= 0 {
+		return nil
+	}
+	p := kindOf(errLocked).problem(fmt.Errorf("%w; try again in %s", errLocked, wait.Round(time.Second)))
+	p.header.Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
+	return p
 }
 
 // wait is how long an address has to wait before it may try another token; 0 is not at all.

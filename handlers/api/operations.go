@@ -50,6 +50,22 @@ func (s *Service) Admit(ctx context.Context, token, remoteAddr string) (Principa
 	return who, err
 }
 
+// Locked is the answer to an address that failed too often to sign in, by whatever way; nil for one that may try.
+func (s *Service) Locked(ctx context.Context, remoteAddr string) *Problem {
+	err := s.a.doorman.locked(host(remoteAddr))
+	if err == nil {
+		return nil
+	}
+	s.a.metrics.refused.Inc()
+	return s.a.problem(ctx, err)
+}
+
+// Failed counts a failure to sign in against an address, as one with a token is counted.
+func (s *Service) Failed(remoteAddr string) {
+	s.a.metrics.refused.Inc()
+	s.a.doorman.failed(host(remoteAddr))
+}
+
 // Operation is one of the API's, to be called from Go. What the API's description says of parameters, such as the bounds of
 // limit, is the caller's to keep.
 type Operation[I, O any] struct{ ID string }
@@ -105,6 +121,8 @@ var (
 	GetConsent          = Operation[getConsentInput, getConsentOutput]{"get-consent"}
 	GetConsentHistory   = Operation[getConsentHistoryInput, getConsentHistoryOutput]{"get-consent-history"}
 	PutConsent          = Operation[putConsentInput, putConsentOutput]{"put-consent"}
+	ListSuppressions    = Operation[runInput, listProfileSuppressionsOutput]{"list-profile-suppressions"}
+	AccessPage          = Operation[accessProfileInput, accessPageOutput]{"access-page"}
 	AuditOutcomes       = Operation[auditOutcomesInput, auditOutcomesOutput]{"audit-outcomes"}
 	AuditUnknown        = Operation[auditUnknownInput, auditUnknownOutput]{"audit-unknown-outcomes"}
 	AuditConsentChanges = Operation[auditConsentInput, auditConsentOutput]{"audit-consent-changes"}
@@ -121,6 +139,19 @@ var (
 	PauseTarget         = Operation[pauseTargetInput, struct{}]{"pause-target"}
 	ResumeTarget        = Operation[resumeTargetInput, struct{}]{"resume-target"}
 	ListReconciliations = Operation[listReconciliationsInput, listReconciliationsOutput]{"list-reconciliations"}
+	GetReconciliation   = Operation[runInput, runOutput]{"get-reconciliation"}
+	ListRunFindings     = Operation[listRunFindingsInput, listRunFindingsOutput]{"list-reconciliation-findings"}
+	ApproveRun          = Operation[decideRunInput, struct{}]{"approve-reconciliation"}
+	StopRun             = Operation[decideRunInput, struct{}]{"stop-reconciliation"}
+	ListPlatforms       = Operation[struct{ Paging }, listPlatformsOutput]{"list-platforms"}
+	GetPlatform         = Operation[platformInput, platformOutput]{"get-platform"}
+	PutPlatform         = Operation[putPlatformInput, platformOutput]{"put-platform"}
+	ListOptOuts         = Operation[listOptOutsInput, listOptOutsOutput]{"list-opt-outs"}
+	SumOptOuts          = Operation[Span, sumOptOutsOutput]{"sum-opt-outs"}
+	GetConsentPolicy    = Operation[struct{}, consentPolicyOutput]{"get-consent-policy"}
+	PutConsentPolicy    = Operation[putConsentPolicyInput, consentPolicyOutput]{"put-consent-policy"}
+	ListRetentions      = Operation[struct{}, listRetentionsOutput]{"list-retentions"}
+	PutRetention        = Operation[putRetentionInput, putRetentionOutput]{"put-retention"}
 	StartReconciliation = Operation[startReconciliationInput, startReconciliationOutput]{"start-reconciliation"}
 	ListFindings        = Operation[listFindingsInput, listFindingsOutput]{"list-findings"}
 	ResolveFinding      = Operation[resolveFindingInput, resolveFindingOutput]{"resolve-finding"}

@@ -27,6 +27,9 @@ const (
 	// streamPoll is how long a stream waits for what other processes append; what this one does is heard at once.
 	streamPoll = 250 * time.Millisecond
 
+	// movesPoll is how often a page is told that the ledger has moved.
+	movesPoll = time.Second
+
 	// streamBeat is how often a quiet stream shows that it is alive, and its token is looked up again.
 	streamBeat = 15 * time.Second
 
@@ -70,57 +73,94 @@ type drainingKey struct{}
 
 // stream sends events as they are recorded, until the reader leaves, its token is withdrawn or the server stops.
 func (a *api) stream(w http.ResponseWriter, r *http.Request) {
-	ctx := r.Context()
 	filter, err := streamFilter(r.URL.Query())
-	if err != nil {
-		a.refuse(w, ctx, err)
-		return
+	if err == nil {
+		err = a.streaming(w, r, streaming{
+			wake: a.Ledger.Appended, poll: streamPoll,
+			admit: func(ctx context.Context) error {
+				_, err := a.doorman.admit(ctx, r.Header.Get("Authorization"), r.RemoteAddr, access["stream"])
+				return err
+			},
+			step: func(ctx context.Context, s *sender, position int64) (int64, error) {
+				return a.follow(ctx, s, filter, position)
+			},
+		})
 	}
+	if err != nil {
+		a.refuse(w, r.Context(), err)
+	}
+}
+
+// Moves sends a word when the ledger has moved, at most one a second and without saying by what, to somebody whom admit lets
+// in, now and then asked again. An error is a [*Problem], and nothing was sent then.
+func (s *Service) Moves(w http.ResponseWriter, r *http.Request, admit func(context.Context) error) error {
+	err := s.a.streaming(w, r, streaming{
+		wake: func() <-chan struct{} { return nil }, poll: movesPoll, admit: admit,
+		step: func(ctx context.Context, to *sender, position int64) (int64, error) {
+			head, err := s.a.Ledger.Head(ctx)
+			if err != nil || head == position {
+				return position, err
+			}
+			return head, to.send(fmt.Sprintf("id: %d\nevent: moved\ndata: %[1]d\n\n", head))
+		},
+	})
+	if err != nil {
+		return s.a.problem(r.Context(), err)
+	}
+	return nil
+}
+
+// streaming is what a stream says, and to whom.
+type streaming struct {
+	wake  func() <-chan struct{}                                                     // taken before a step; closed when another may have something to say
+	poll  time.Duration                                                              // a step is made as often in any case
+	admit func(context.Context) error                                                // whether the reader may still read
+	step  func(ctx context.Context, s *sender, position int64) (to int64, err error) // says what was recorded since a position
+}
+
+// streaming answers with server-sent events until the reader leaves, may not read any more, or the server stops. An error comes
+// before anything was sent.
+func (a *api) streaming(w http.ResponseWriter, r *http.Request, st streaming) error {
+	ctx := r.Context()
 	select {
 	case a.streams <- struct{}{}:
 		defer func() { <-a.streams }()
 	default:
-		a.refuse(w, ctx, fmt.Errorf("%w: %d streams are open already", schema.ErrBusy, streamsMax))
-		return
+		return fmt.Errorf("%w: %d streams are open already", schema.ErrBusy, streamsMax)
 	}
 	head, err := a.Ledger.Head(ctx)
 	if err != nil {
-		a.refuse(w, ctx, err)
-		return
+		return err
 	}
 	position, err := begin(r, head)
 	if err != nil {
-		a.refuse(w, ctx, err)
-		return
+		return err
 	}
 	w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
 	w.Header().Set("X-Accel-Buffering", "no") // proxies that would wait for more
 	s := &sender{ResponseController: http.NewResponseController(w), w: w}
 	if s.send("retry: 2000\n\n") != nil {
-		return
+		return nil
 	}
 	draining, _ := ctx.Value(drainingKey{}).(<-chan struct{})
-	poll, beat := time.NewTicker(streamPoll), time.NewTicker(streamBeat)
+	poll, beat := time.NewTicker(st.poll), time.NewTicker(streamBeat)
 	defer poll.Stop()
 	defer beat.Stop()
 	for {
-		appended := a.Ledger.Appended() // before looking, so that nothing falls between
-		if position, err = a.follow(ctx, s, filter, position); err != nil {
-			return // the reader comes again, with the last position it saw
+		wake := st.wake() // before looking, so that nothing falls between
+		if position, err = st.step(ctx, s, position); err != nil {
+			return nil //nolint:nilerr // the reader comes again, with the last position it saw
 		}
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-draining:
-			return
-		case <-appended:
+			return nil
+		case <-wake:
 		case <-poll.C:
 		case <-beat.C:
-			if _, err := a.doorman.admit(ctx, r.Header.Get("Authorization"), r.RemoteAddr, access["stream"]); err != nil {
-				return
-			}
-			if s.send(": still here\n\n") != nil {
-				return
+			if st.admit(ctx) != nil || s.send(": still here\n\n") != nil {
+				return nil
 			}
 		}
 	}

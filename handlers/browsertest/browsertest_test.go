@@ -129,4 +129,7 @@ func TestAxeFindsViolations(t *testing.T) {
 			t.Errorf("axe found %v, want also %s", found, rule)
 		}
 	}
+	if one := p.Axe("image-alt"); len(one) != 1 || one[0].ID != "image-alt" {
+		t.Errorf("by one rule axe finds %+v", one)
+	}
 }

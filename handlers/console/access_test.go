@@ -24,9 +24,11 @@ var may = map[string]string{ // o, c, p, n (analyst), a
 	"POST /targets/{handle}/preview": "oa", "POST /targets/{handle}/switch": "oa", "POST /targets/{handle}/delete": "oa",
 	"POST /targets/{handle}/context": "oa", "POST /targets/{handle}/try": "oa", "POST /targets/{handle}/fire": "oa", "POST /targets/{handle}/move": "oa", "POST /targets/{handle}/rollback": "oa",
 	"GET /proposals": "ocna", "POST /targets/{handle}/proposals/{number}/approve": "oca", "POST /targets/{handle}/proposals/{number}/decline": "oca",
-	"POST /deliveries/{id}/reveal": "cpa", "POST /ledger/{position}/reveal": "cpa", "POST /people/{id}/erase": "pa",
+	"POST /deliveries/{id}/reveal": "cpa", "POST /ledger/{position}/reveal": "cpa", "GET /people/{id}/erase": "pa", "POST /people/{id}/erase": "pa", "POST /people/{id}/access": "pa", "POST /people/{id}/consent": "opa",
 	"POST /targets/{handle}/pause": "oa", "POST /targets/{handle}/resume": "oa",
-	"GET /reconciliation": "ocna", "POST /reconciliation": "oa", "POST /reconciliation/{id}/resolve": "opa",
+	"GET /reconciliation": "ocna", "POST /reconciliation": "oa", "GET /reconciliation/{id}": "ocna", "POST /reconciliation/{id}/approve": "oa", "POST /reconciliation/{id}/stop": "oa",
+	"GET /findings": "ocpa", "POST /findings/{id}/resolve": "opa", "GET /opt-outs": "ocpna",
+	"GET /policies": "ocpna", "POST /policies/consent": "a", "POST /policies/retention": "pa", "GET /policies/platforms/{$}": "oa", "GET /policies/platforms/{name}": "ocpna", "POST /policies/platforms/{name}": "oa",
 	"GET /people": "ocpa", "GET /people/{id}": "ocpa", "GET /consent-changes": "ocpa",
 	"GET /ledger": "ocpa", "GET /ledger/{position}": "ocpa", "GET /ledger/{position}/proof": "ocpa", "GET /verification": "ocpa", "POST /verification": "oca",
 	"GET /projections": "ocna", "POST /projections/{name}/rebuild": "ona",
@@ -159,8 +161,8 @@ func TestSigningInAndOut(t *testing.T) {
 	for range 30 {
 		guest.post("/login", url.Values{"token": {"dl_guess"}})
 	}
-	if w := guest.post("/login", url.Values{"token": {"dl_guess"}}); w.Code != http.StatusTooManyRequests {
-		t.Errorf("after 30 guesses: %d, want the lockout", w.Code)
+	if w := guest.post("/login", url.Values{"token": {"dl_guess"}}); w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" {
+		t.Errorf("after 30 guesses: %d %v, want the lockout", w.Code, w.Header())
 	}
 
 	v := h.client(schema.RoleCompliance)

@@ -47,21 +47,6 @@ func needsReason() error {
 	return &api.Problem{Status: http.StatusUnprocessableEntity, Title: "A reason is needed", Detail: "It is recorded with the act, for ever.", NextStep: "Say why, in words, without naming the person."}
 }
 
-func (c *console) erasePerson(v *visit) error {
-	in := api.EraseProfile.In()
-	in.ID, in.Body.Reason = v.r.PathValue("id"), v.value("reason")
-	switch {
-	case in.Body.Reason == "":
-		return needsReason()
-	case len(in.ID) < 8 || v.value("confirm") != in.ID[:8]:
-		return &api.Problem{Status: http.StatusUnprocessableEntity, Title: "The confirmation does not match", Detail: "To erase somebody for ever, type the first eight characters of the id.", NextStep: "Go back and type them."}
-	}
-	if _, err := api.EraseProfile.Call(v.r.Context(), c.Service, v.who, in); err != nil {
-		return err
-	}
-	return v.back("/people/"+in.ID, "erased")
-}
-
 func (c *console) pauseTarget(v *visit) error {
 	in := api.PauseTarget.In()
 	in.Handle = v.r.PathValue("handle")

@@ -22,7 +22,8 @@ type chart struct {
 	From   time.Time
 	Step   time.Duration
 	Series []series
-	Lines  bool // lines of their own instead of bands on top of each other
+	Lines  bool     // lines of their own instead of bands on top of each other
+	Labels []string // below the axis, evenly spread, instead of times
 }
 
 const chartWidth, chartHeight, chartLeft, chartBottom = 640, 180, 44, 22
@@ -87,17 +88,23 @@ func (c chart) SVG() template.HTML {
 		}
 		fmt.Fprintf(&b, `<path class="band %s" d="%sZ"/>`, s.Class, path.String())
 	}
-	const marks = 4
-	for i := range marks + 1 {
-		at := c.From.Add(time.Duration(float64(c.Step) * float64(n) * float64(i) / marks))
+	labels := c.Labels
+	if labels == nil {
+		const marks = 4
+		for i := range marks + 1 {
+			labels = append(labels, c.From.Add(time.Duration(float64(c.Step)*float64(n)*float64(i)/marks)).UTC().Format("15:04"))
+		}
+	}
+	last := len(labels) - 1
+	for i, label := range labels {
 		anchor := "middle"
 		switch i {
 		case 0:
 			anchor = "start"
-		case marks:
+		case last:
 			anchor = "end"
 		}
-		fmt.Fprintf(&b, `<text class="axis" x="%.1f" y="%d" text-anchor="%s">%s</text>`, chartLeft+float64(i)*(chartWidth-chartLeft)/marks, chartHeight-4, anchor, at.UTC().Format("15:04"))
+		fmt.Fprintf(&b, `<text class="axis" x="%.1f" y="%d" text-anchor="%s">%s</text>`, chartLeft+float64(i)*(chartWidth-chartLeft)/math.Max(1, float64(last)), chartHeight-4, anchor, template.HTMLEscapeString(label))
 	}
 	b.WriteString(`</svg>`)
 	return template.HTML(b.String()) //nolint:gosec // numbers, times and an escaped title

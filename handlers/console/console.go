@@ -1,6 +1,7 @@
 package console
 
 import (
+	"context"
 	"crypto/sha256"
 	"database/sql"
 	"embed"
@@ -37,7 +38,6 @@ type console struct {
 	Config
 	pages  pages
 	assets assets
-	live   *watcher
 	mux    *http.ServeMux
 }
 
@@ -60,7 +60,7 @@ func newConsole(c Config) (*console, error) {
 	if c.Clock == nil {
 		c.Clock = time.Now //nolint:forbidigo // the one place where the console's clock is the system's
 	}
-	con := &console{Config: c, mux: http.NewServeMux(), live: &watcher{db: c.DB}}
+	con := &console{Config: c, mux: http.NewServeMux()}
 	var err error
 	if con.assets, err = loadAssets(); err != nil {
 		return nil, err
@@ -83,6 +83,14 @@ func newConsole(c Config) (*console, error) {
 	return con, nil
 }
 
+// moves tells a page that the ledger has moved, for as long as its session holds. The page then asks for itself again.
+func (c *console) moves(v *visit) error {
+	return c.Service.Moves(v.w, v.r, func(context.Context) error {
+		_, err := c.visit(v.w, v.r)
+		return err
+	})
+}
+
 // route is a page or an act: what it needs of the API, and what it does.
 type route struct {
 	// operation is the API's whose rule holds for the route; empty is for everybody who is signed in.
@@ -93,7 +101,7 @@ type route struct {
 // routes are all that takes a session. The rule of each is the API's, in api.May.
 var routes = map[string]route{
 	"GET /{$}":  {"", (*console).overview},
-	"GET /live": {"", (*console).stream},
+	"GET /live": {"", (*console).moves},
 
 	"GET /deliveries":                                   {api.ListDeliveries.ID, (*console).listDeliveries},
 	"GET /deliveries/{id}":                              {api.GetDelivery.ID, (*console).showDelivery},
@@ -123,10 +131,24 @@ var routes = map[string]route{
 	"POST /targets/{handle}/delete":                     {api.DeleteTarget.ID, (*console).deleteTarget},
 	"GET /people":                                       {api.GetConsent.ID, (*console).findPerson},
 	"GET /people/{id}":                                  {api.GetConsent.ID, (*console).showPerson},
+	"GET /people/{id}/erase":                            {api.EraseProfile.ID, (*console).askErasure},
+	"POST /people/{id}/access":                          {api.AccessPage.ID, (*console).accessPerson},
+	"POST /people/{id}/consent":                         {api.PutConsent.ID, (*console).setConsent},
 	"GET /consent-changes":                              {api.AuditConsentChanges.ID, (*console).listConsentChanges},
 	"GET /reconciliation":                               {api.ListReconciliations.ID, (*console).showReconciliation},
 	"POST /reconciliation":                              {api.StartReconciliation.ID, (*console).startReconciliation},
-	"POST /reconciliation/{id}/resolve":                 {api.ResolveFinding.ID, (*console).resolveFinding},
+	"GET /reconciliation/{id}":                          {api.GetReconciliation.ID, (*console).showRun},
+	"POST /reconciliation/{id}/approve":                 {api.ApproveRun.ID, (*console).approveRun},
+	"POST /reconciliation/{id}/stop":                    {api.StopRun.ID, (*console).stopRun},
+	"GET /findings":                                     {api.ListFindings.ID, (*console).listFindings},
+	"POST /findings/{id}/resolve":                       {api.ResolveFinding.ID, (*console).resolveFinding},
+	"GET /opt-outs":                                     {api.SumOptOuts.ID, (*console).listOptOuts},
+	"GET /policies":                                     {api.GetConsentPolicy.ID, (*console).showPolicies},
+	"POST /policies/consent":                            {api.PutConsentPolicy.ID, (*console).putConsentPolicy},
+	"POST /policies/retention":                          {api.PutRetention.ID, (*console).putRetention},
+	"GET /policies/platforms/{$}":                       {api.PutPlatform.ID, (*console).newPlatform},
+	"GET /policies/platforms/{name}":                    {api.GetPlatform.ID, (*console).showPlatform},
+	"POST /policies/platforms/{name}":                   {api.PutPlatform.ID, (*console).putPlatform},
 	"GET /ledger":                                       {api.ListEvents.ID, (*console).listEvents},
 	"GET /ledger/{position}":                            {api.GetEvent.ID, (*console).showEvent},
 	"GET /ledger/{position}/proof":                      {api.GetProof.ID, (*console).proof},

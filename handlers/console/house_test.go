@@ -23,6 +23,7 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/contacts"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/deliveries"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/promptness"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/queue"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/suppressions"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/targets"
@@ -31,7 +32,7 @@ import (
 )
 
 var definitions = []projections.Definition{
-	targets.Definition, consent.Definition, contacts.Definition, deliveries.Definition, queue.Definition, audit.Definition, suppressions.Definition,
+	targets.Definition, consent.Definition, contacts.Definition, deliveries.Definition, queue.Definition, audit.Definition, suppressions.Definition, promptness.Definition,
 }
 
 // house is a console over a ledger of its own, with a token for each role.
@@ -46,6 +47,8 @@ type house struct {
 	tokens  map[schema.Role]string
 	people  []uuid.UUID
 	sent    map[string]uuid.UUID // a delivery by what it is an example of
+	runs    map[string]uuid.UUID // a reconciliation by its state
+	finding uuid.UUID            // that waits for a decision
 }
 
 func newHouse(t testing.TB, change ...func(*Config)) *house {
@@ -55,7 +58,7 @@ func newHouse(t testing.TB, change ...func(*Config)) *house {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	h := &house{t: t, tokens: map[schema.Role]string{}, sent: map[string]uuid.UUID{}}
+	h := &house{t: t, tokens: map[schema.Role]string{}, sent: map[string]uuid.UUID{}, runs: map[string]uuid.UUID{}}
 	h.engine = projections.NewEngine(db, "", nil, definitions...)
 	if _, err := h.engine.Install(t.Context()); err != nil {
 		t.Fatal(err)
@@ -251,6 +254,7 @@ func (h *house) furnish() {
 		}
 		h.sent[kind] = id
 	}
+	h.furnishPlatforms()
 	h.catchUp()
 }
 

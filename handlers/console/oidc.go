@@ -102,6 +102,9 @@ func (c *console) beginOIDC(w http.ResponseWriter, r *http.Request) {
 		c.unrouted(w, r)
 		return
 	}
+	if c.waits(w, r) {
+		return
+	}
 	_, config, err := c.OIDC.discover(r.Context())
 	if err != nil {
 		c.Log.WarnContext(r.Context(), "signing in by OpenID Connect", slog.Any("error", err))
@@ -124,8 +127,14 @@ func (c *console) endOIDC(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	http.SetCookie(w, &http.Cookie{Name: stateCookie, Path: "/", MaxAge: -1, Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode})
+	if c.waits(w, r) {
+		return
+	}
 	opened, to, err := c.identify(r)
 	if err != nil {
+		if !errors.Is(err, errStray) {
+			c.Service.Failed(r.RemoteAddr)
+		}
 		c.Log.InfoContext(r.Context(), "signing in by OpenID Connect failed", slog.Any("error", err))
 		text := "Signing in did not work. Try again; the log says why it failed."
 		if errors.Is(err, errNotLetIn) {
@@ -137,22 +146,33 @@ func (c *console) endOIDC(w http.ResponseWriter, r *http.Request) {
 	c.begin(w, r, schema.Session{Name: opened.Name, Role: schema.Role(opened.Role), Method: opened.Method}, opened, to)
 }
 
-// identify takes the provider's answer apart: whose it is, and whether it answers the flow that this browser began.
-func (c *console) identify(r *http.Request) (opened domain.SessionOpened, to string, err error) {
+// errStray is an answer to nothing that this browser asked. It counts against nobody: another site's page may have made it.
+var errStray = errors.New("the answer is not to what this browser asked")
+
+// begun gives the flow that a provider's answer belongs to.
+func begun(r *http.Request) (f flow, err error) {
 	cookie, err := r.Cookie(stateCookie)
 	if err != nil {
-		return opened, "", err
+		return f, err
 	}
 	text, err := base64.RawURLEncoding.DecodeString(cookie.Value)
 	if err != nil {
-		return opened, "", err
+		return f, err
 	}
-	var f flow
 	if err := json.Unmarshal(text, &f); err != nil {
-		return opened, "", err
+		return f, err
 	}
 	if f.State == "" || subtle.ConstantTimeCompare([]byte(f.State), []byte(r.FormValue("state"))) != 1 {
-		return opened, "", errors.New("the answer is not to what this browser asked")
+		return f, errors.New("its state is another")
+	}
+	return f, nil
+}
+
+// identify takes the provider's answer apart: whose it is, and whether it answers the flow that this browser began.
+func (c *console) identify(r *http.Request) (opened domain.SessionOpened, to string, err error) {
+	f, err := begun(r)
+	if err != nil {
+		return opened, "", fmt.Errorf("%w: %w", errStray, err)
 	}
 	if problem := r.FormValue("error"); problem != "" {
 		return opened, "", fmt.Errorf("the provider says %q", problem)

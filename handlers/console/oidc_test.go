@@ -153,4 +153,33 @@ func TestSigningInByOpenIDConnect(t *testing.T) {
 	if w := (&visitor{h: h, cookie: &http.Cookie{Name: stateCookie, Value: forged}}).get("/login/oidc/callback?code=good&state="); w.Code != http.StatusForbidden {
 		t.Errorf("a forged flow: %d", w.Code)
 	}
+
+	// Whoever fails again and again has to wait, by this way as by tokens; an answer to nothing counts against nobody.
+	stranger := &visitor{h: h, address: "198.51.100.77:1"}
+	for range 40 {
+		stranger.get("/login/oidc/callback?code=bad&state=none")
+	}
+	if w := stranger.get("/login/oidc"); w.Code != http.StatusSeeOther {
+		t.Fatalf("after stray answers: %d, want the way in still open", w.Code)
+	}
+	for i := 0; ; i++ {
+		stranger.cookie = nil
+		w := stranger.get("/login/oidc")
+		if w.Code == http.StatusTooManyRequests {
+			if w.Header().Get("Retry-After") == "" || i < 10 {
+				t.Errorf("after %d failures: %v", i, w.Header())
+			}
+			break
+		}
+		at, err := url.Parse(w.Header().Get("Location"))
+		if err != nil || i > 30 {
+			t.Fatalf("after %d failures: %d, want the lockout", i, w.Code)
+		}
+		stranger.cookie = w.Result().Cookies()[0]
+		stranger.get("/login/oidc/callback?" + url.Values{"code": {"bad"}, "state": {at.Query().Get("state")}}.Encode())
+	}
+	stranger.cookie = nil
+	if w := stranger.post("/login", url.Values{"token": {"dl_guess"}}); w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" {
+		t.Errorf("a token from the same address: %d %v", w.Code, w.Header())
+	}
 }

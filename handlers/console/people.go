@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -31,20 +32,26 @@ func notAPerson() error {
 }
 
 type personPage struct {
-	ID         uuid.UUID
-	Erased     bool
-	Now        api.Consent
-	Matrix     []matrixRow
-	Purposes   []domain.Purpose
-	History    []consent.Entry
-	At         int      // which moment of the history is shown: the number of events known, of Moments
-	Moments    []moment // each event that changed what was known
-	Shown      moment   // the one that is shown
-	Deliveries []api.DeliverySummary
-	Accesses   []api.Event
-	Events     []api.Event
-	MaySet     bool
-	MayErase   bool
+	ID           uuid.UUID
+	Erased       bool
+	Now          api.Consent
+	Matrix       []matrixRow
+	Purposes     []domain.Purpose
+	Channels     []domain.Channel
+	Deciders     []string
+	History      []consent.Entry
+	At           int      // which moment of the history is shown: the number of events known, of Moments
+	Moments      []moment // each event that changed what was known
+	Shown        moment   // the one that is shown
+	Deliveries   []api.DeliverySummary
+	Lists        []api.ListedAddress // what platforms say of the person's addresses
+	Accesses     []api.Event
+	MaySet       bool
+	MayErase     bool
+	MayAccess    bool
+	MaySee       bool // who looked
+	MayDelivered bool
+	MayListed    bool
 }
 
 // moment is when the ledger learnt something of a person's consent.
@@ -59,8 +66,8 @@ type matrixRow struct {
 	Cells   []*consent.Entry // nil: never asked
 }
 
-// accesses are the events that say that somebody looked at a person's data.
-var accesses = []string{"sealed.revealed", "subject.accessed", "access.requested"}
+// accesses are the types of event that say that somebody looked at a person's data.
+var accesses = []string{"sealed.revealed"}
 
 func (c *console) showPerson(v *visit) error {
 	ctx := v.r.Context()
@@ -68,7 +75,10 @@ func (c *console) showPerson(v *visit) error {
 	if err != nil {
 		return v.back("/people", "")
 	}
-	p := personPage{ID: id, Purposes: domain.Purposes, MaySet: v.may(api.PutConsent.ID), MayErase: v.may(api.EraseProfile.ID)}
+	p := personPage{
+		ID: id, Purposes: domain.Purposes, Channels: domain.Channels, Deciders: domain.DecidedBy, MaySet: v.may(api.PutConsent.ID), MayErase: v.may(api.EraseProfile.ID), MayAccess: v.may(api.AccessPage.ID),
+		MaySee: v.may(api.ListEvents.ID), MayDelivered: v.may(api.ListDeliveries.ID), MayListed: v.may(api.ListSuppressions.ID),
+	}
 	history := api.GetConsentHistory.In()
 	history.ID, history.Limit = id.String(), 500
 	past, err := api.GetConsentHistory.Call(ctx, c.Service, v.who, history)
@@ -108,7 +118,7 @@ func (c *console) showPerson(v *visit) error {
 		p.Matrix = append(p.Matrix, row)
 	}
 	slices.Reverse(p.History)
-	if v.may(api.ListDeliveries.ID) {
+	if p.MayDelivered {
 		sent := api.ListDeliveries.In()
 		sent.Profile, sent.Limit = id.String(), 20
 		out, err := api.ListDeliveries.Call(ctx, c.Service, v.who, sent)
@@ -117,19 +127,23 @@ func (c *console) showPerson(v *visit) error {
 		}
 		p.Deliveries = out.Body.Items
 	}
-	if v.may(api.ListEvents.ID) {
-		events := api.ListEvents.In()
-		events.Profile, events.Limit, events.Order = id.String(), 200, "desc"
-		out, err := api.ListEvents.Call(ctx, c.Service, v.who, events)
+	if p.MayListed {
+		in := api.ListSuppressions.In()
+		in.ID = id.String()
+		out, err := api.ListSuppressions.Call(ctx, c.Service, v.who, in)
 		if err != nil {
 			return err
 		}
-		for _, e := range out.Body.Items {
-			if slices.Contains(accesses, e.Type) {
-				p.Accesses = append(p.Accesses, e)
-			}
+		p.Lists = out.Body.Items
+	}
+	if p.MaySee {
+		in := api.ListEvents.In()
+		in.Profile, in.Type, in.Limit, in.Order = id.String(), strings.Join(accesses, ","), pageSize, "desc"
+		out, err := api.ListEvents.Call(ctx, c.Service, v.who, in)
+		if err != nil {
+			return err
 		}
-		p.Events = out.Body.Items[:min(len(out.Body.Items), 20)]
+		p.Accesses = out.Body.Items
 	}
 	return c.page(v, "person", "Person "+id.String()[:8], p)
 }

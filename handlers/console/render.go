@@ -9,6 +9,7 @@ import (
 	"html/template"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,7 +57,7 @@ func (c *console) loadPages() (pages, error) {
 func (c *console) functions() template.FuncMap {
 	return template.FuncMap{
 		"asset": c.assets.url,
-		"when":  when,
+		"when":  c.when,
 		"n":     grouped,
 		"short": func(id any) string { return fmt.Sprint(id)[:8] },
 		"json": func(v any) (string, error) {
@@ -64,7 +65,7 @@ func (c *console) functions() template.FuncMap {
 			return string(b), err
 		},
 		"pretty":   pretty,
-		"words":    func(code any) string { return strings.ReplaceAll(fmt.Sprint(code), "_", " ") },
+		"words":    func(code any) string { return strings.ReplaceAll(text(code), "_", " ") },
 		"tone":     tone,
 		"query":    query,
 		"known":    func(id uuid.UUID) bool { return id != uuid.Nil },
@@ -72,9 +73,22 @@ func (c *console) functions() template.FuncMap {
 		"duration": duration,
 		"ms":       func(v *float64) string { return duration(time.Duration(*v * float64(time.Millisecond))) },
 		"percent":  func(part, whole int64) string { return share(part, whole) },
+		"share":    func(part, whole int) string { return share(int64(part), int64(whole)) },
+		"title":    func(code any) string { return title(text(code)) },
 		"markup":   highlight,
 		"rfc":      rfc,
-		"deref":    func(b *bool) bool { return b != nil && *b },
+		"day": func(v any) string {
+			switch v := v.(type) {
+			case *time.Time:
+				return v.UTC().Format(time.DateOnly)
+			case time.Time:
+				return v.UTC().Format(time.DateOnly)
+			}
+			return ""
+		},
+		"joined": func(list any) string { return strings.Trim(strings.ReplaceAll(fmt.Sprint(list), " ", ", "), "[]") },
+		"field":  field,
+		"deref":  func(b *bool) bool { return b != nil && *b },
 		"dict": func(pairs ...any) (map[string]any, error) {
 			out := map[string]any{}
 			for i := 0; i+1 < len(pairs); i += 2 {
@@ -98,8 +112,19 @@ func pretty(raw json.RawMessage) string {
 	return b.String()
 }
 
-// when is a time for people, with all of it for machines and for whoever hovers over it.
-func when(v any) template.HTML {
+// text is what a value says, also where it may be absent.
+func text(v any) string {
+	if r := reflect.ValueOf(v); r.Kind() == reflect.Pointer {
+		if r.IsNil() {
+			return ""
+		}
+		return fmt.Sprint(r.Elem().Interface())
+	}
+	return fmt.Sprint(v)
+}
+
+// when is a time for people, with all of it for machines and for whoever hovers over it. This year goes without saying.
+func (c *console) when(v any) template.HTML {
 	var t time.Time
 	switch v := v.(type) {
 	case time.Time:
@@ -113,7 +138,21 @@ func when(v any) template.HTML {
 		return "–"
 	}
 	t = t.UTC()
-	return template.HTML(fmt.Sprintf(`<time datetime="%s" title="%[1]s">%s</time>`, t.Format(time.RFC3339Nano), t.Format("2 Jan 2006 15:04:05"))) //nolint:gosec // made of a time alone
+	layout := "2 Jan 15:04:05"
+	if t.Year() != c.Clock().UTC().Year() {
+		layout = "2 Jan 2006 15:04:05"
+	}
+	return template.HTML(fmt.Sprintf(`<time datetime="%s" title="%[1]s">%s</time>`, t.Format(time.RFC3339Nano), t.Format(layout))) //nolint:gosec // made of a time alone
+}
+
+// field is one of an event's fields, empty where it has none.
+func field(data json.RawMessage, name string) string {
+	var fields map[string]json.RawMessage
+	var value string
+	if json.Unmarshal(data, &fields) != nil || json.Unmarshal(fields[name], &value) != nil {
+		return ""
+	}
+	return value
 }
 
 // rfc is a time for an address.
@@ -156,10 +195,18 @@ func duration(v any) string {
 	switch v := v.(type) {
 	case time.Duration:
 		d = v
+	case domain.Duration:
+		d = time.Duration(v)
 	case float64: // seconds
 		d = time.Duration(v * float64(time.Second))
 	case int64:
 		d = time.Duration(v) * time.Second
+	}
+	two := func(large int, unit string, small int, rest string) string {
+		if small == 0 {
+			return fmt.Sprintf("%d %s", large, unit)
+		}
+		return fmt.Sprintf("%d %s %d %s", large, unit, small, rest)
 	}
 	switch {
 	case d < 10*time.Millisecond:
@@ -169,21 +216,23 @@ func duration(v any) string {
 	case d < time.Minute:
 		return strconv.FormatFloat(d.Seconds(), 'f', 1, 64) + " s"
 	case d < time.Hour:
-		return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
+		return two(int(d.Minutes()), "min", int(d.Seconds())%60, "s")
+	case d <= 48*time.Hour:
+		return two(int(d.Hours()), "h", int(d.Minutes())%60, "min")
 	}
-	return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
+	return two(int(d.Hours())/24, "d", int(d.Hours())%24, "h")
 }
 
 // tone is the colour family of an outcome, a verdict, a decision or a state.
 func tone(v any) string {
-	switch fmt.Sprint(v) {
-	case "succeeded", "accepted", "duplicate", "partial", "allowed", "opted_in", "enabled", "running", "holds", "built":
+	switch text(v) {
+	case "succeeded", "accepted", "duplicate", "partial", "allowed", "opted_in", "enabled", "running", "holds", "built", "done", "honoured", "approved":
 		return "good"
-	case "failed", "permanent", "refused", "rejected", "parked", "broken", "template_error":
+	case "failed", "permanent", "refused", "rejected", "parked", "broken", "template_error", "overdue":
 		return "bad"
-	case "withheld", "opted_out", "flagged", "expired", "cancelled", "disabled", "lost", "timeout", "auth_expired", "network_error", "paused", "deleted":
+	case "withheld", "opted_out", "flagged", "expired", "cancelled", "disabled", "lost", "timeout", "auth_expired", "network_error", "paused", "deleted", "late", "stopped", "declined":
 		return "warn"
-	case "pending", "sending", "retrying", "held", "retry", "asked":
+	case "pending", "sending", "retrying", "held", "retry", "asked", "open":
 		return "busy"
 	}
 	return "calm"
@@ -215,6 +264,7 @@ type frame struct {
 	Title   string
 	Page    string // the template's name
 	Who     *api.Principal
+	Head    int64
 	Menu    []entry
 	Done    string // what was just done
 	At      *url.URL
@@ -236,8 +286,10 @@ var menu = []struct{ title, path, operation string }{
 	{"Targets", "/targets", api.ListTargets.ID},
 	{"People", "/people", api.GetConsent.ID},
 	{"Reconciliation", "/reconciliation", api.ListReconciliations.ID},
+	{"Opt-outs", "/opt-outs", api.SumOptOuts.ID},
 	{"Ledger", "/ledger", api.ListEvents.ID},
 	{"Projections", "/projections", api.ListProjections.ID},
+	{"Policies", "/policies", api.GetConsentPolicy.ID},
 	{"Settings", "/settings", ""},
 }
 
@@ -262,16 +314,22 @@ var done = map[string]string{
 	"paused":    "Paused. What is queued for it waits.",
 	"resumed":   "Resumed. What waited goes out.",
 	"erased":    "Erased. What identified the person cannot be read any more; the opt-outs stay.",
+	"answered":  "Recorded. It holds from the moment that it was decided.",
 	"revealed":  "Shown to you this once. That you looked, and why, is in the ledger.",
 	"resolved":  "Decided. The resolution is recorded.",
-	"started":   "Started.",
+	"started":   "Started. A worker reads the platform's list now; this page follows it.",
+
+	"run_approved": "Approved. The run goes on with what it would change.",
+	"run_stopped":  "Stopped. What it had recorded stays; the rest is left.",
+	"policy":       "Changed. Decisions from now on are made under it, and say so.",
+	"retention":    "Set. Within the hour, the keys of what is older are destroyed.",
 }
 
 // show answers with a page.
 func (c *console) show(w http.ResponseWriter, r *http.Request, v *visit, status int, page, title string, main any) {
 	f := frame{Title: title, Page: page, At: r.URL, Main: main, Done: done[r.URL.Query().Get("done")], Version: c.Version}
 	if v != nil {
-		f.Who = &v.who
+		f.Who, f.Head = &v.who, v.head
 		for _, m := range menu {
 			if m.operation == "" || v.may(m.operation) {
 				current := m.path == r.URL.Path || m.path != "/" && strings.HasPrefix(r.URL.Path, m.path)

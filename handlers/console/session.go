@@ -25,6 +25,8 @@ type visit struct {
 	r   *http.Request
 	who api.Principal
 	ses schema.Session
+
+	head int64 // of the ledger before the page was made: what comes after it is what the page lacks
 }
 
 // may reports whether the visitor may use an operation of the API.
@@ -36,7 +38,11 @@ func (c *console) visit(w http.ResponseWriter, r *http.Request) (*visit, error) 
 	if err != nil || cookie.Value == "" {
 		return nil, schema.ErrNoSession
 	}
-	s, err := c.Sessions.Find(r.Context(), cookie.Value)
+	find := c.Sessions.Find
+	if r.URL.Path == "/live" || r.Method == http.MethodGet && r.Header.Get("X-Fragment") != "" {
+		find = c.Sessions.Peek // the page asks, and nobody may be at it
+	}
+	s, err := find(r.Context(), cookie.Value)
 	if err != nil {
 		return nil, err
 	}
@@ -57,6 +63,12 @@ func (c *console) signedIn(rt route) http.Handler {
 				Detail: "You are signed in as " + string(v.who.Role) + "; this takes " + api.Roles(rt.operation) + ".", NextStep: "Ask somebody who has one of these roles.",
 			})
 			return
+		}
+		if r.Method == http.MethodGet {
+			if v.head, err = schema.Head(r.Context(), c.DB); err != nil {
+				c.fail(w, r, v, err)
+				return
+			}
 		}
 		if err := rt.handle(c, v); err != nil {
 			c.fail(w, r, v, err)
@@ -119,11 +131,11 @@ func (c *console) login(w http.ResponseWriter, r *http.Request) {
 	who, err := c.Service.Admit(r.Context(), token, r.RemoteAddr)
 	if err != nil {
 		p := c.Service.Problem(r.Context(), err)
-		text := "This token does not open the console. It may be mistyped, expired or revoked."
 		if p.Status != http.StatusUnauthorized {
-			text = p.Title + ". " + p.NextStep
+			c.refuse(w, r, p)
+			return
 		}
-		c.askIn(w, r, p.Status, text)
+		c.askIn(w, r, p.Status, "This token does not open the console. It may be mistyped, expired or revoked.")
 		return
 	}
 	if who.Role == schema.RoleEmitter || who.Role == schema.RoleDispatcher {
@@ -136,6 +148,24 @@ func (c *console) login(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c.begin(w, r, schema.Session{Name: who.Name, Role: who.Role, Method: "token", TokenID: info.ID}, domain.SessionOpened{Name: who.Name, Role: string(who.Role), Method: "token"}, r.FormValue("to"))
+}
+
+// waits answers somebody whose address has failed too often, and reports whether it did.
+func (c *console) waits(w http.ResponseWriter, r *http.Request) bool {
+	p := c.Service.Locked(r.Context(), r.RemoteAddr)
+	if p == nil {
+		return false
+	}
+	c.refuse(w, r, p)
+	return true
+}
+
+// refuse asks in again, saying why and, where it is known, from when on.
+func (c *console) refuse(w http.ResponseWriter, r *http.Request, p *api.Problem) {
+	if after := p.GetHeaders().Get("Retry-After"); after != "" {
+		w.Header().Set("Retry-After", after)
+	}
+	c.askIn(w, r, p.Status, p.Title+". "+p.NextStep)
 }
 
 // begin opens a session and records it, in one transaction, and leads on.

@@ -12,6 +12,7 @@ async function refresh(address = location.href) {
     if (answer.status === 401) { location.reload(); return; }
     if (!answer.ok) return;
     const next = new DOMParser().parseFromString(await answer.text(), "text/html");
+    document.body.dataset.head = next.body.dataset.head;
     for (const part of document.querySelectorAll("[data-live]")) {
       const fresh = next.getElementById(part.id);
       // What somebody is at is left alone: an open menu, a focused control, a selection.
@@ -32,16 +33,10 @@ async function refresh(address = location.href) {
 }
 
 if (document.querySelector("[data-live]") && !new URLSearchParams(location.search).get("cursor")) {
-  let stream, timer;
-  const listen = () => {
-    stream = new EventSource("/live");
-    let first = true;
-    stream.addEventListener("moved", () => {
-      if (first) { first = false; return; } // the page itself is as new
-      clearTimeout(timer);
-      timer = setTimeout(refresh, 300);
-    });
-  };
+  let stream, soon, later;
+  // What was recorded is in the tables some milliseconds later; what takes longer is caught by a second look.
+  const moved = () => { soon ??= setTimeout(() => { soon = null; refresh(); }, 300); clearTimeout(later); later = setTimeout(refresh, 2500); };
+  const listen = () => { stream = new EventSource("/live?after=" + document.body.dataset.head); stream.addEventListener("moved", moved); };
   // A page that nobody sees asks for nothing.
   const watch = () => { if (document.hidden) { stream?.close(); stream = null; } else if (!stream) { listen(); refresh(); } };
   if (!document.hidden) listen();

@@ -1,0 +1,107 @@
+package console
+
+import (
+	"slices"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/api"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/suppressions"
+)
+
+type findingsPage struct {
+	Items      []finding
+	Next       *string
+	Filter     map[string]string
+	Platforms  []string
+	MayResolve bool
+}
+
+// finding is a difference that a person decides on, with what each decision does.
+type finding struct {
+	suppressions.Finding
+	Choices []choice
+}
+
+// choice is one way to decide.
+type choice struct {
+	Action, Does string
+	Proposed     bool
+	Evidence     bool // proof that the person agreed has to be given
+}
+
+// decisions are what can be decided, in words for who decides.
+var decisions = map[string]string{
+	domain.ActSuppressThere:   "Suppress there again: our opt-out is written to the platform",
+	domain.ActResubscribe:     "Lift it there: the platform may send to the person again",
+	domain.ActKeepSuppressed:  "Keep it suppressed there",
+	domain.ActRecordOptIn:     "Record that the person opted in",
+	domain.ActRecordOptOut:    "Record that the person opted out",
+	domain.ActTakeAsGlobal:    "Take opt-outs of this list as opt-outs here",
+	domain.ActIgnoreScope:     "Opt-outs of this list mean nothing here",
+	domain.ActTryAgain:        "Try to write it again",
+	domain.ActAcceptDivergent: "Leave both sides as they are",
+}
+
+func (c *console) listFindings(v *visit) error {
+	ctx := v.r.Context()
+	in := api.ListFindings.In()
+	in.Platform, in.Profile, in.Run, in.Cursor, in.Limit = v.value("platform"), v.value("profile"), v.value("run"), v.value("cursor"), pageSize
+	if in.State = one(v, "state", []string{"open", "resolved"}); in.State == "" && v.value("state") != "any" {
+		in.State = "open"
+	}
+	if v.wantsCSV() {
+		in.Limit = 500
+		return export(v, "findings", func(cursor string) (api.Page[suppressions.Finding], error) {
+			in.Cursor = cursor
+			out, err := api.ListFindings.Call(ctx, c.Service, v.who, in)
+			if err != nil {
+				return api.Page[suppressions.Finding]{}, err
+			}
+			return out.Body, nil
+		})
+	}
+	out, err := api.ListFindings.Call(ctx, c.Service, v.who, in)
+	if err != nil {
+		return err
+	}
+	p := findingsPage{Next: out.Body.Next, Filter: map[string]string{"platform": in.Platform, "profile": in.Profile, "run": in.Run, "state": in.State}, MayResolve: v.may(api.ResolveFinding.ID)}
+	for _, f := range out.Body.Items {
+		item := finding{Finding: f}
+		for _, action := range f.Actions {
+			does, ok := decisions[action]
+			if !ok {
+				does = title(action)
+			}
+			item.Choices = append(item.Choices, choice{Action: action, Does: does, Proposed: action == f.Action, Evidence: action == domain.ActResubscribe || action == domain.ActRecordOptIn})
+		}
+		p.Items = append(p.Items, item)
+	}
+	all := api.ListPlatforms.In()
+	all.Limit = 500
+	platforms, err := api.ListPlatforms.Call(ctx, c.Service, v.who, all)
+	if err != nil {
+		return err
+	}
+	for _, connected := range platforms.Body.Items {
+		p.Platforms = append(p.Platforms, connected.Name)
+	}
+	if in.Platform != "" && !slices.Contains(p.Platforms, in.Platform) {
+		p.Platforms = append(p.Platforms, in.Platform)
+	}
+	return c.page(v, "findings", "To be decided", p)
+}
+
+func (c *console) resolveFinding(v *visit) error {
+	in := api.ResolveFinding.In()
+	in.ID, in.Body.Action, in.Body.Reason = v.r.PathValue("id"), v.value("action"), v.value("reason")
+	if in.Body.Action == "" || in.Body.Reason == "" {
+		return needsReason()
+	}
+	if text := v.value("evidence"); text != "" {
+		in.Body.Evidence = map[string]string{"note": text}
+	}
+	if _, err := api.ResolveFinding.Call(v.r.Context(), c.Service, v.who, in); err != nil {
+		return err
+	}
+	return v.back("/findings", "resolved")
+}
