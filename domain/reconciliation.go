@@ -20,11 +20,12 @@ const (
 	ScopeDiffers     = "scope_differs"     // an opt-out of one list or group: what it means here is for a person to say
 	DeliveryProblem  = "deliverability"    // the address does not work there: no consent is withdrawn
 	NotTaken         = "not_taken"         // the platform refused our opt-out, or took it and does not show it
+	NotLifted        = "not_lifted"        // the platform did not lift on our word: it asked the person first, or it will not
 )
 
 // DifferenceClasses lists them in the order of reports.
 var DifferenceClasses = []string{
-	MissingThere, MissingHere, OtherReasons, ResubscribedHere, LiftedThere, ScopeDiffers, NotTaken, DeliveryProblem, UnknownContact, ExcludedProfile, EchoOfOurs,
+	MissingThere, MissingHere, OtherReasons, ResubscribedHere, LiftedThere, ScopeDiffers, NotTaken, NotLifted, DeliveryProblem, UnknownContact, ExcludedProfile, EchoOfOurs,
 }
 
 // ReconciliationStarted records that a platform's list is being compared with our consent.

@@ -247,6 +247,8 @@ type Caps struct {
 	CarriesDate  bool                        // a write can state our opt-out date
 	NeedsScopeID map[domain.Channel]bool     // writing needs a list or group id
 	VerifyAfter  time.Duration               // reading back sooner than this proves nothing
+	Challenges   map[domain.Channel]bool     // lifting asks the person to confirm first, and may never happen
+	Slides       bool                        // its list moves while it is read: who is on no page may have slid past them
 	Cannot       []string                    // what is missing, each a sentence for the operator
 }
 

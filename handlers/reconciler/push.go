@@ -467,7 +467,7 @@ func (s *Service) readBack(ctx context.Context, l *link, r *run) error {
 	}
 	err := s.inTx(ctx, func(tx *sql.Tx) error {
 		for _, channel := range r.channels {
-			if err := suppressions.Fold(ctx, tx, s.comparison(l, r, channel)); err != nil {
+			if _, err := suppressions.Fold(ctx, tx, s.comparison(l, r, channel)); err != nil {
 				return err
 			}
 		}

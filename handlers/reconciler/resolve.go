@@ -11,12 +11,23 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/suppressions"
 )
 
 // resolve records what was read, takes their opt-outs in, asks what a person has to decide, and queues what is to be written
 // there. Every event has an id that follows from what it is about: whoever repeats this adds nothing.
+//
+// When the database crashed since, and the pages with what was made of them are gone, everything is read again: what of it was
+// recorded already is known then.
 func (s *Service) resolve(ctx context.Context, l *link, r *run) error {
+	n, err := suppressions.Staged(ctx, s.DB, r.id)
+	if err != nil {
+		return err
+	}
+	if n != r.staged {
+		return r.rewind(ctx, s.DB, phasePull)
+	}
 	for _, step := range []func(context.Context, *link, *run) error{s.recordNews, s.recordOptOuts, s.recordReports, s.raise, s.recordConfirmed} {
 		if err := step(ctx, l, r); err != nil {
 			return err
@@ -214,6 +225,16 @@ func (s *Service) finding(l *link, r *run, d suppressions.Difference) item {
 		f.Theirs, f.Ours = reason+" "+moment(d.TheirsAt), "opted in "+moment(d.OursAt)
 		f.Explain = fmt.Sprintf("The person agreed again here, and %s still suppresses the address. A later opt-out there cannot be told from the first, so nothing lifts it without somebody who vouches for the agreement.", title)
 		f.Action, f.Actions = domain.ActResubscribe, []string{domain.ActResubscribe, domain.ActKeepSuppressed, domain.ActRecordOptOut}
+		if l.caps.Challenges[d.Channel] {
+			f.Explain += fmt.Sprintf(" %s may ask the person to confirm before it lifts.", title)
+		}
+	case domain.NotLifted:
+		f.Theirs, f.Ours = "still suppressed, since "+moment(d.TheirsAt), "opted in "+moment(d.OursAt)
+		f.Explain = fmt.Sprintf("%s will not lift this suppression on our word. Only somebody with access to the account there can, by hand.", title)
+		if reason == string(platforms.Challenged) {
+			f.Explain = fmt.Sprintf("%s has asked the person to confirm, and suppresses the address until they do. Nothing else lifts it from here; this goes by itself when they have confirmed.", title)
+		}
+		f.Action, f.Actions = domain.ActKeepSuppressed, []string{domain.ActKeepSuppressed, domain.ActResubscribe, domain.ActRecordOptOut}
 	case domain.LiftedThere:
 		f.Theirs, f.Ours = "not suppressed any more", "opted out "+moment(d.OursAt)
 		f.Explain = fmt.Sprintf("%s no longer suppresses an address whose owner opted out here.", title)

@@ -15,6 +15,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/suppressions"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
@@ -74,6 +75,7 @@ type run struct {
 	partial    []string
 	readUntil  time.Time
 	readbacks  int
+	looks      int
 	approved   bool
 	waitUntil  time.Time
 	policy     int64
@@ -159,9 +161,9 @@ func (s *Service) load(ctx context.Context, platform string) (*run, error) {
 	var began, until, wait sql.NullTime
 	var counts []byte
 	var channels []string
-	err := s.DB.QueryRowContext(ctx, `SELECT id, mode, "check", actor, channels, since, started_at, phase, channel, cursor, staged, "read", unreadable, partial, read_until, readbacks, approved, wait_until, policy, counts
+	err := s.DB.QueryRowContext(ctx, `SELECT id, mode, "check", actor, channels, since, started_at, phase, channel, cursor, staged, "read", unreadable, partial, read_until, readbacks, approved, wait_until, policy, counts, looks
 		FROM reconciliations WHERE platform = $1`, platform).Scan(&r.id, &r.mode, &r.check, &r.actor, pq.Array(&channels), &began, &r.startedAt, &r.phase, &r.channel, &r.cursor,
-		&r.staged, &r.read, &r.unreadable, pq.Array(&r.partial), &until, &r.readbacks, &r.approved, &wait, &r.policy, &counts)
+		&r.staged, &r.read, &r.unreadable, pq.Array(&r.partial), &until, &r.readbacks, &r.approved, &wait, &r.policy, &counts, &r.looks)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, fmt.Errorf("no reconciliation of %s is under way: %w", platform, schema.ErrNotFound)
 	}
@@ -188,10 +190,10 @@ func (r *run) rewind(ctx context.Context, db *sql.DB, phase string) error {
 	if err := suppressions.Unstage(ctx, tx, r.id); err != nil {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, `UPDATE reconciliations SET phase = $2, channel = 1, cursor = '', staged = 0, partial = '{}', since = $3 WHERE id = $1`, r.id, phase, since(r.since)); err != nil {
+	if _, err := tx.ExecContext(ctx, `UPDATE reconciliations SET phase = $2, channel = 1, cursor = '', staged = 0, partial = '{}', since = $3, looks = 1 WHERE id = $1`, r.id, phase, since(r.since)); err != nil {
 		return err
 	}
-	r.phase, r.channel, r.cursor, r.staged, r.partial = phase, 1, "", 0, nil
+	r.phase, r.channel, r.cursor, r.staged, r.partial, r.looks = phase, 1, "", 0, nil, 1
 	return tx.Commit()
 }
 
@@ -294,8 +296,16 @@ func (s *Service) comparison(l *link, r *run, channel domain.Channel) suppressio
 	return suppressions.Comparison{
 		Run: r.id, Platform: l.Name, Channel: channel, Policy: l.PlatformPolicy, Started: r.startedAt, Read: r.readUntil,
 		Readable: l.lists(channel), Complete: complete, Everyone: l.caps.ShowsAll, Verify: l.verify(), Repeats: l.caps.RepeatsShow, Writable: l.writes(channel), CanLift: l.lifts(channel),
-		Undeliverable: undeliverable,
+		Undeliverable: undeliverable, Shows: shows(l.caps.ReadReasons[channel]),
 	}
+}
+
+func shows(reasons []platforms.Reason) []string {
+	out := make([]string, len(reasons))
+	for i, r := range reasons {
+		out[i] = string(r)
+	}
+	return out
 }
 
 // verify is how long a write may take to show, with room for what a busy platform adds.
@@ -315,10 +325,16 @@ func (s *Service) compare(ctx context.Context, l *link, r *run) error {
 	}
 	return s.inTx(ctx, func(tx *sql.Tx) error {
 		counts := domain.ReconciliationCounts{Read: r.read, Unreadable: r.unreadable, Differences: map[string]int64{}, Planned: map[string]int64{}}
+		var absent int64
 		for _, channel := range r.channels {
-			if err := suppressions.Fold(ctx, tx, s.comparison(l, r, channel)); err != nil {
+			n, err := suppressions.Fold(ctx, tx, s.comparison(l, r, channel))
+			if err != nil {
 				return err
 			}
+			absent += n
+		}
+		if absent > 0 && l.caps.Slides && r.mode == Full && r.looks < 2 {
+			return s.lookAgain(ctx, tx, r)
 		}
 		for _, channel := range r.channels {
 			t, err := suppressions.Classify(ctx, tx, s.comparison(l, r, channel))
@@ -347,6 +363,17 @@ func (s *Service) compare(ctx context.Context, l *link, r *run) error {
 		}
 		return s.enter(ctx, tx, r, next)
 	})
+}
+
+// lookAgain has the list read once more, beside what was read. Who slid past the pages while others left the list is on one of
+// them then, and only who is on none either time is taken to be lifted.
+func (s *Service) lookAgain(ctx context.Context, tx *sql.Tx, r *run) error {
+	if err := s.enter(ctx, tx, r, phasePull); err != nil {
+		return err
+	}
+	r.channel, r.cursor, r.read, r.looks = 1, "", 0, 2
+	_, err := tx.ExecContext(ctx, `UPDATE reconciliations SET channel = 1, cursor = '', "read" = 0, looks = 2 WHERE id = $1`, r.id)
+	return err
 }
 
 // changes are what a run would change on either side, and of how many.

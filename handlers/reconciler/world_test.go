@@ -42,8 +42,9 @@ type world struct {
 	url     string           // of the database, for processes of their own
 	keyFile string
 
-	mu   sync.Mutex
-	sims map[string]platformtest.Simulator // by host
+	mu     sync.Mutex
+	sims   map[string]platformtest.Simulator // by host
+	before func(*http.Request)               // looks at each request before it is answered; may be nil
 }
 
 var definitions = []projections.Definition{consent.Definition, contacts.Definition, suppressions.Definition}
@@ -114,8 +115,11 @@ func (w *world) reconciler(t testing.TB, sleep func() error) *reconciler.Service
 // RoundTrip answers for the simulator whose host a request names.
 func (w *world) RoundTrip(r *http.Request) (*http.Response, error) {
 	w.mu.Lock()
-	sim := w.sims[r.URL.Host]
+	sim, before := w.sims[r.URL.Host], w.before
 	w.mu.Unlock()
+	if before != nil {
+		before(r)
+	}
 	if sim == nil {
 		return nil, fmt.Errorf("no such host: %s", r.URL.Host)
 	}

@@ -30,6 +30,7 @@ type Comparison struct {
 	Writable bool          // opt-outs can be written on the channel
 	CanLift  bool          // the platform lifts on request, and the policy lets it
 
+	Shows         []string // reasons that its list can show: that one which it cannot is not there proves nothing
 	Undeliverable []string // reasons that say that an address does not work, whoever writes to it
 }
 
@@ -75,22 +76,28 @@ FROM listed l
 LEFT JOIN clear c ON c.scope = l.scope AND c.hash = l.hash
 LEFT JOIN pushes p ON p.platform = l.platform AND p.channel = l.channel AND p.hash = l.hash AND l.scope = '' AND p.intent = 'suppress' AND p.pushed_at > $4::timestamptz - $5::interval
 WHERE l.platform = $3 AND l.channel = $2 AND NOT l.lifted AND p.hash IS NULL
-  AND (c.hash IS NOT NULL OR $6 AND l.seen_at < $7::timestamptz - $5::interval)
+  AND (c.hash IS NOT NULL OR $6 AND l.seen_at < $7::timestamptz - $5::interval AND (l.via = 'list' OR l.reason = ANY($8::text[])))
   AND NOT EXISTS (SELECT FROM theirs t WHERE t.scope = l.scope AND t.hash = l.hash)`
 
-// Fold makes of a run's pages of one channel what is new in them. It may be called again.
-func Fold(ctx context.Context, tx *sql.Tx, c Comparison) error {
+// Fold makes of a run's pages of one channel what is new in them. It may be called again. absent is how many addresses it
+// takes to be lifted because no page had them.
+func Fold(ctx context.Context, tx *sql.Tx, c Comparison) (absent int64, err error) {
 	if _, err := tx.ExecContext(ctx, planFor); err != nil {
-		return fmt.Errorf("compare: %w", err)
+		return 0, fmt.Errorf("compare: %w", err)
 	}
 	if _, err := tx.ExecContext(ctx, `DELETE FROM reconciled_state WHERE run = $1 AND channel = $2`, c.Run, c.Channel); err != nil {
-		return fmt.Errorf("compare: %w", err)
+		return 0, fmt.Errorf("compare: %w", err)
 	}
-	_, err := tx.ExecContext(ctx, foldQuery, c.Run, c.Channel, c.Platform, c.Read, interval(c.Verify), c.Complete, c.Started)
+	_, err = tx.ExecContext(ctx, foldQuery, c.Run, c.Channel, c.Platform, c.Read, interval(c.Verify), c.Complete, c.Started, pq.Array(c.Shows))
 	if err != nil {
-		return fmt.Errorf("compare: fold the pages: %w", err)
+		return 0, fmt.Errorf("compare: fold the pages: %w", err)
 	}
-	return nil
+	err = tx.QueryRowContext(ctx, `SELECT count(*) FROM reconciled_state s WHERE s.run = $1 AND s.channel = $2 AND s.news = 'lifted'
+		AND NOT EXISTS (SELECT FROM reconciled_rows r WHERE r.run = $1 AND r.channel = $2 AND r.gone AND r.scope = s.scope AND r.hash = s.hash)`, c.Run, c.Channel).Scan(&absent)
+	if err != nil {
+		return 0, fmt.Errorf("compare: count the absent: %w", err)
+	}
+	return absent, nil
 }
 
 func interval(d time.Duration) string { return fmt.Sprintf("%d microseconds", d.Microseconds()) }
@@ -137,7 +144,7 @@ WITH ins AS MATERIALIZED (
 	GROUP BY c.profile_id
 ), judged AS MATERIALIZED ( -- but for those who opted out on both sides, and of whom the platform heard by itself
 	SELECT m.hash, m.profile_id, m.reason, m.at, m.latest, m.out_at, m.out_position, i.in_at, i.in_position, m.fresh, m.class AS kind,
-	       x.echo,
+	       p.status AS pushed, x.echo,
 	       CASE
 	       WHEN m.profile_id IS NULL THEN CASE WHEN m.fresh THEN 'unknown_contact' END
 	       WHEN m.class = 'consent' AND m.out_at IS NOT NULL THEN CASE WHEN x.echo AND m.fresh THEN 'echo' END
@@ -145,6 +152,7 @@ WITH ins AS MATERIALIZED (
 	       WHEN m.class = 'consent' THEN
 	           CASE WHEN p.intent = 'resubscribe' AND p.decision >= i.in_position AND p.status IN ('ordered', 'applied', 'unchanged', 'accepted', 'pending')
 	                     AND p.ordered_at > $4::timestamptz - $5::interval THEN NULL
+	                WHEN p.intent = 'resubscribe' AND p.decision >= i.in_position AND p.status IN ('challenged', 'refused', 'not_found') THEN 'not_lifted'
 	                ELSE 'resubscribed_here' END
 	       WHEN m.out_at IS NOT NULL THEN
 	           CASE WHEN p.intent = 'suppress' AND p.decision >= m.out_position AND p.status <> 'failed' AND p.status <> 'ordered' THEN NULL ELSE 'other_reasons' END
@@ -158,10 +166,10 @@ WITH ins AS MATERIALIZED (
 	WHERE m.scope = '' AND NOT (m.class = 'consent' AND m.out_at IS NOT NULL AND p.hash IS NULL)
 ), kept AS (
 	INSERT INTO reconciled_differences (run, platform, channel, class, hash, profile_id, reason, theirs_at, ours_at, decision, action)
-	SELECT $1, $3, $2, j.class, j.hash, j.profile_id, j.reason, j.latest, coalesce(j.out_at, j.in_at), coalesce(j.out_position, j.in_position),
-	       CASE j.class WHEN 'missing_here' THEN 'record' WHEN 'other_reasons' THEN 'push'
+	SELECT $1, $3, $2, j.class, j.hash, j.profile_id, CASE j.class WHEN 'not_lifted' THEN j.pushed ELSE j.reason END, j.latest, coalesce(j.out_at, j.in_at), coalesce(j.out_position, j.in_position),
+	       CASE j.class WHEN 'missing_here' THEN 'record' WHEN 'other_reasons' THEN 'push' WHEN 'not_lifted' THEN 'ask'
 	            ELSE CASE WHEN $7 AND $8 AND j.latest < j.in_at AND NOT j.echo THEN 'lift' ELSE 'ask' END END
-	FROM judged j WHERE j.class IN ('missing_here', 'other_reasons', 'resubscribed_here')
+	FROM judged j WHERE j.class IN ('missing_here', 'other_reasons', 'resubscribed_here', 'not_lifted')
 ), reported AS ( -- that an address of ours does not work there, unless somebody has said as much, or otherwise, since
 	INSERT INTO reconciled_differences (run, platform, channel, class, hash, profile_id, reason, theirs_at, action)
 	SELECT $1, $3, $2, 'deliverability', j.hash, j.profile_id, j.reason, j.at, 'report'

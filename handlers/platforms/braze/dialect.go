@@ -321,6 +321,7 @@ var caps = platforms.Caps{
 	WriteMax:     50,
 	NeedsScopeID: map[domain.Channel]bool{domain.SMS: true},
 	VerifyAfter:  5 * time.Minute,
+	Slides:       true,
 	Cannot: []string{
 		"Spam complaints cannot be listed: connect Currents, or import an export.",
 		"SMS and subscription group opt-outs cannot be listed: connect Currents, or import an export.",

@@ -285,11 +285,12 @@ var caps = platforms.Caps{
 	SinceStep:   time.Second,
 	WriteMax:    500,
 	VerifyAfter: 30 * time.Second,
+	Challenges:  map[domain.Channel]bool{domain.Email: true},
 	Cannot: []string{
 		"Nothing is deduplicated: after a timeout, a repeat may reach the person twice.",
 		"A lifted email suppression leaves no trace on the incremental list: only a full read shows it.",
 		"SMS states tell that a number is out, not since when: the contact's last change is the latest it can be.",
-		"A resubscribe can be answered by a challenge to the person, or never happen.",
+		"An email suppression is lifted by asking the person to confirm, or never: who waits is put before somebody here.",
 		"A write takes no date.",
 	},
 }
