@@ -480,6 +480,9 @@ func (s *Service) appendTx(ctx context.Context, tx *sql.Tx, actor string, id uui
 // keepRuns is how many ended runs of a platform keep the list of what they found.
 const keepRuns = 20
 
+// errEnded is a run that somebody else has ended: a process that was killed as it did so, whose last transaction outlived it.
+var errEnded = errors.New("the reconciliation has ended")
+
 // finish ends a run. l may be nil when its connection could not be opened.
 func (s *Service) finish(ctx context.Context, l *link, r *run, outcome string, cause error) error {
 	readable := []domain.Channel{}
@@ -513,10 +516,14 @@ func (s *Service) finish(ctx context.Context, l *link, r *run, outcome string, c
 		finished.Error = masked(cause.Error())
 	}
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
-		for _, query := range []string{
-			`DELETE FROM reconciliations WHERE id = $1`,
-			`DELETE FROM reconciled_rows WHERE run = $1`, `DELETE FROM reconciled_state WHERE run = $1`,
-		} {
+		ended, err := tx.ExecContext(ctx, `DELETE FROM reconciliations WHERE id = $1`, r.id)
+		if err != nil {
+			return err
+		}
+		if n, err := ended.RowsAffected(); err != nil || n == 0 {
+			return errors.Join(err, errEnded)
+		}
+		for _, query := range []string{`DELETE FROM reconciled_rows WHERE run = $1`, `DELETE FROM reconciled_state WHERE run = $1`} {
 			if _, err := tx.ExecContext(ctx, query, r.id); err != nil {
 				return err
 			}
@@ -527,6 +534,9 @@ func (s *Service) finish(ctx context.Context, l *link, r *run, outcome string, c
 		}
 		return s.appendTx(ctx, tx, r.actor, named(r.id, "finished"), finished)
 	})
+	if errors.Is(err, errEnded) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
