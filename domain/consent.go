@@ -3,6 +3,7 @@ package domain
 import (
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -116,7 +117,16 @@ var _ = declare("consent.changed", 1, FromOutside,
 func (c ConsentChanged) Stream() string { return ProfileStream(c.ProfileID) }
 
 // ProfileStream names the stream of everything decided about a person.
-func ProfileStream(profile uuid.UUID) string { return "profile-" + profile.String() }
+func ProfileStream(profile uuid.UUID) string { return profileStreams + profile.String() }
+
+const profileStreams = "profile-"
+
+// ProfileOfStream reads whose stream one is; false when it is no person's.
+func ProfileOfStream(stream string) (uuid.UUID, bool) {
+	id, ok := strings.CutPrefix(stream, profileStreams)
+	profile, err := uuid.Parse(id)
+	return profile, ok && err == nil
+}
 
 // Keys are set to the one answer; an event with several leaves them to its JSON.
 func (c ConsentChanged) Keys() Keys {

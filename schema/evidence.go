@@ -3,6 +3,7 @@ package schema
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -20,8 +21,10 @@ type EvidenceOptions struct {
 	Opener *Vault
 }
 
-// CollectEvidence puts together the evidence of a delivery under the newest checkpoint: its events, the firing, the target's version, and the
-// person's stream up to the delivery's last event, and one further where there is one, which shows that none is missing.
+// CollectEvidence puts together the evidence of a delivery under the newest checkpoint: its events, the firing, the target's
+// version, the streams of the person, of the profiles that are merged with theirs and of whoever a decision rests on, and the
+// policies for legacy consent: up to the delivery's last event, and one further where there is one, which shows that none is
+// missing.
 //
 // Errors: ErrNotFound for no such delivery; ErrTreeBehind when the newest checkpoint does not cover all of it yet, after
 // which a Checkpointer's Sign, or a moment's patience, helps; ErrTree.
@@ -85,19 +88,67 @@ func evidenceEvents(ctx context.Context, q Querier, delivery uuid.UUID) ([]domai
 		}
 		events = append(events, versions[used])
 	}
-	if about.ProfileID != uuid.Nil {
-		person, err := allEvents(ctx, q, Filter{Stream: domain.ProfileStream(about.ProfileID), UpTo: last})
+	profiles, err := onePerson(ctx, q, append(decidedAs(events), about.ProfileID), last)
+	if err != nil {
+		return nil, err
+	}
+	streams := []string{domain.ConsentPolicyStream}
+	for _, profile := range profiles {
+		streams = append(streams, domain.ProfileStream(profile))
+	}
+	for _, stream := range streams {
+		known, err := allEvents(ctx, q, Filter{Stream: stream, UpTo: last})
 		if err != nil {
 			return nil, err
 		}
-		next, err := allEvents(ctx, q, Filter{Stream: domain.ProfileStream(about.ProfileID), After: last, Limit: 1})
+		next, err := allEvents(ctx, q, Filter{Stream: stream, After: last, Limit: 1})
 		if err != nil {
 			return nil, err
 		}
-		events = append(append(events, person...), next...)
+		events = append(append(events, known...), next...)
 	}
 	slices.SortFunc(events, func(a, b domain.Recorded) int { return int(a.Position - b.Position) })
 	return slices.CompactFunc(events, func(a, b domain.Recorded) bool { return a.Position == b.Position }), nil
+}
+
+// decidedAs lists the other profiles whose answers a delivery's decisions rest on.
+func decidedAs(delivery []domain.Recorded) (profiles []uuid.UUID) {
+	for _, e := range delivery {
+		var said struct {
+			Consent struct {
+				DecidedAs uuid.UUID `json:"decided_as"`
+			} `json:"consent"`
+		}
+		if json.Unmarshal(e.Data, &said) == nil {
+			profiles = append(profiles, said.Consent.DecidedAs)
+		}
+	}
+	return profiles
+}
+
+// onePerson gives these profiles and all that merges up to a position made one person with any of them.
+func onePerson(ctx context.Context, q Querier, profiles []uuid.UUID, upTo int64) (all []uuid.UUID, err error) {
+	rows, err := q.QueryContext(ctx, `
+		WITH RECURSIVE merged AS MATERIALIZED (
+			SELECT d.winner_id, d.loser_id FROM events e, json_to_record(e.data) AS d (winner_id uuid, loser_id uuid)
+			WHERE e.type IN ('profile.merged', 'consent.policy_changed') AND e.type = 'profile.merged' AND e.position <= $2
+		), one (id) AS (
+			SELECT unnest($1::uuid[]) UNION SELECT CASE WHEN m.winner_id = o.id THEN m.loser_id ELSE m.winner_id END
+			FROM one o JOIN merged m ON o.id IN (m.winner_id, m.loser_id)
+		)
+		SELECT id FROM one WHERE id <> '00000000-0000-0000-0000-000000000000' ORDER BY id`, UUIDs(profiles), upTo)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id uuid.UUID
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		all = append(all, id)
+	}
+	return all, rows.Err()
 }
 
 func allEvents(ctx context.Context, q Querier, f Filter) ([]domain.Recorded, error) {

@@ -3,7 +3,6 @@ package evidence
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -54,7 +53,7 @@ type Described struct {
 	Position   int64     `json:"position"`
 	RecordedAt time.Time `json:"recorded_at"`
 	Type       string    `json:"type"`
-	Part       string    `json:"part"` // in the story: firing, target, consent, delivery or other
+	Part       string    `json:"part"` // in the story: firing, target, consent, policy, delivery or other
 }
 
 // ConsentFinding is a decision of the ledger on consent, and whether the person's own decisions give it.
@@ -130,12 +129,13 @@ type story struct {
 	delivery []Event // its stream
 	firing   *Event
 	target   *Event
-	person   []Event // the person's stream
+	people   map[uuid.UUID][]Event // the streams of the person, of profiles merged with theirs, of whoever a decision rests on
+	policies []Event               // the stream of the policy for legacy consent
 	about    domain.Firing
 }
 
 func readStory(b Bundle) (*story, error) {
-	s := &story{id: b.DeliveryID, all: b.Events}
+	s := &story{id: b.DeliveryID, all: b.Events, people: map[uuid.UUID][]Event{}}
 	for _, e := range b.Events {
 		if e.Stream == domain.DeliveryStream(b.DeliveryID) {
 			s.delivery = append(s.delivery, e)
@@ -165,8 +165,12 @@ func readStory(b Bundle) (*story, error) {
 			s.firing = e
 		case e.Stream == domain.TargetStream(s.about.Target) && e.Type == "target.changed" && e.Version <= s.about.TargetVersion:
 			s.target = e
-		case s.about.ProfileID != uuid.Nil && e.Stream == domain.ProfileStream(s.about.ProfileID):
-			s.person = append(s.person, *e)
+		case e.Stream == domain.ConsentPolicyStream:
+			s.policies = append(s.policies, *e)
+		default:
+			if profile, ok := domain.ProfileOfStream(e.Stream); ok {
+				s.people[profile] = append(s.people[profile], *e)
+			}
 		}
 	}
 	return s, nil
@@ -181,7 +185,10 @@ func (s *story) part(e Event) string {
 		return "firing"
 	case s.target != nil && e.Position == s.target.Position:
 		return "target"
-	case slices.ContainsFunc(s.person, func(p Event) bool { return p.Position == e.Position }):
+	case e.Stream == domain.ConsentPolicyStream:
+		return "policy"
+	}
+	if profile, ok := domain.ProfileOfStream(e.Stream); ok && len(s.people[profile]) > 0 {
 		return "consent"
 	}
 	return "other"
@@ -234,6 +241,7 @@ func (s *story) tell(r *Report) error {
 		}
 		r.Outcome = domain.Outcome(e.State)
 		var decision *domain.Decision
+		moments := []time.Time{s.firing.RecordedAt, e.RecordedAt} // at one of which the rule was asked
 		switch p := p.(type) {
 		case domain.DeliveryPlanned:
 			decision = &p.Consent
@@ -243,10 +251,10 @@ func (s *story) tell(r *Report) error {
 		case domain.DeliveryWithheld:
 			decision = &p.Consent
 		case domain.DeliveryAttempted:
-			decision = p.Consent
+			decision, moments = p.Consent, append(moments, p.StartedAt)
 		}
 		if decision != nil && decision.Decision != "" {
-			if err := s.tellConsent(r, e, *decision, rule); err != nil {
+			if err := s.tellConsent(r, e, *decision, rule, moments); err != nil {
 				return err
 			}
 		}
@@ -302,84 +310,6 @@ func tellBody(r *Report, e Event, p domain.DeliveryPlanned) error {
 	}
 	r.prove("the body shown is the one that was recorded to be sent (SHA-256 %s)", p.BodySHA256)
 	return nil
-}
-
-// tellConsent asks the target's rule of the person's events again.
-func (s *story) tellConsent(r *Report, at Event, d domain.Decision, rule *domain.ConsentRule) error {
-	found := ConsentFinding{At: at.Position, Decision: d}
-	defer func() { r.Consent = append(r.Consent, found) }()
-	switch {
-	case slices.Contains([]string{domain.ReasonErased, domain.ReasonBounced, domain.ReasonInvalidAddress, domain.ReasonProfileDeleted}, d.Reason):
-		r.limit("that the decision at position %d rests on (%s): it is not a decision of the person's", at.Position, d.Reason)
-		return nil
-	case d.DecidedAs != uuid.Nil:
-		r.limit("the answer that the decision at position %d rests on: the person gave it as profile %s, whose events are not in this file", at.Position, d.DecidedAs)
-		return nil
-	case d.Policy != nil && d.Policy.Position > 0:
-		r.limit("the policy for legacy consent that the decision at position %d was made under (event %d), which is not in this file", at.Position, d.Policy.Position)
-		return nil
-	}
-	// What the ledger knew then. An early version read a little further than the position that it stated.
-	upTo := max(d.AsOf, d.Position)
-	view, complete, err := s.view(rule, upTo)
-	if err != nil {
-		return err
-	}
-	got := rule.Decide(domain.Question{Profile: s.about.ProfileID, View: view, AsOf: d.AsOf})
-	if got.Decision != d.Decision || got.Reason != d.Reason || got.Position != d.Position || got.Status != d.Status {
-		return fmt.Errorf("%w: the ledger decided %q (%s) at position %d, and the person's decisions up to %d give %q (%s)",
-			ErrStory, d.Decision, d.Reason, at.Position, upTo, got.Decision, got.Reason)
-	}
-	found.Recomputed = true
-	r.prove("at position %d: %s, because %s", at.Position, d.Decision, d.Explain())
-	if !complete {
-		r.limit("that nothing else was recorded of the person up to position %d; the events here are the first %d of theirs without a gap", upTo, len(s.person))
-	}
-	return nil
-}
-
-// view is what the person had decided on the rule's channel, up to a position. It is complete when a later event of theirs shows
-// that none is missing at the end.
-func (s *story) view(rule *domain.ConsentRule, upTo int64) (view domain.ConsentView, complete bool, err error) {
-	view.Purposes = map[domain.Purpose]domain.Answer{}
-	if rule == nil || s.about.ProfileID == uuid.Nil {
-		return view, true, nil
-	}
-	if len(s.person) > 0 {
-		if err := gapless(s.person, "the person"); err != nil {
-			return view, false, err
-		}
-	}
-	for _, e := range s.person {
-		if e.Position > upTo {
-			return view, true, nil
-		}
-		if e.Type != "consent.changed" {
-			continue
-		}
-		p, err := decode(e)
-		if err != nil {
-			return view, false, err
-		}
-		changed, ok := p.(domain.ConsentChanged)
-		if !ok || changed.ProfileID != s.about.ProfileID {
-			return view, false, fmt.Errorf("%w: event %d is about another person", ErrStory, e.Position)
-		}
-		decidedAt := e.OccurredAt // which the ledger fills with the time of the decision
-		if decidedAt.IsZero() {
-			decidedAt = changed.DecidedAt
-		}
-		for _, c := range changed.Changes {
-			if c.Channel != rule.Channel {
-				continue
-			}
-			a := domain.Answer{Status: c.Status, DecidedAt: decidedAt, DecidedBy: changed.DecidedBy, Method: changed.Method, Profile: s.about.ProfileID, Position: e.Position}
-			if before, ok := view.Purposes[c.Purpose]; !ok || a.Supersedes(before) {
-				view.Purposes[c.Purpose] = a
-			}
-		}
-	}
-	return view, false, nil
 }
 
 // limits says what is in the file and not under the proof.
