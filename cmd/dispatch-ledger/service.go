@@ -142,6 +142,7 @@ func (st *store) work(ctx context.Context, o workerOptions) error {
 		wg.Go(func() { errs <- o.reconciler.Run(ctx, func() <-chan struct{} { return topic.Moved(reconciler.Name) }) })
 	}
 	wg.Go(func() { st.engine.Keep(ctx, rebuildsAtOnce) })
+	wg.Go(func() { st.controls().WorkReplays(ctx, st.log.With(slog.String("part", "replays"))) })
 	if carry != nil {
 		carry.Adopt = send.Adopt
 		wg.Go(func() { errs <- carry.Run(routing) })

@@ -114,6 +114,9 @@ var access = map[string]rule{
 	"retry-delivery":    only(operator),
 	"cancel-delivery":   only(operator, privacy),
 	"replay-deliveries": only(operator),
+	"list-replays":      only(operator, compliance, privacy, analyst),
+	"get-replay":        only(operator, compliance, privacy, analyst),
+	"cancel-replay":     only(operator),
 
 	"list-queue":       only(operator, compliance, analyst),
 	"pause-target":     only(operator),

@@ -162,6 +162,7 @@ func newAPI(c Config) (*api, error) {
 	a.hookRoutes()
 	a.deliveryRoutes()
 	a.deliveryActionRoutes()
+	a.replayRoutes()
 	a.queueRoutes()
 	a.reconciliationRoutes()
 	a.platformRoutes()

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -86,4 +87,46 @@ func TestRetriesAreDescribedBeforeTheyAreSaved(t *testing.T) {
 		t.Errorf("errors = %+v", p.Errors)
 	}
 	problem(t, h.call("operator", "POST", "/v1/retry-schedules", `{"zone":"Mars/Olympus"}`), http.StatusUnprocessableEntity, "invalid")
+}
+
+// failed records a delivery that was given up.
+func (h *house) failed() uuid.UUID {
+	id := h.waiting()
+	h.record(domain.DeliveryAttempted{DeliveryID: id, Target: "reward", Attempt: 1, StartedAt: time.Unix(1, 0), Verdict: domain.Permanent, Outcome: domain.Failed, Status: 400})
+	return id
+}
+
+func TestAReplayIsAskedForSeenAndCancelled(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	want[Target](t, h.call("operator", "PUT", "/v1/targets/reward", targetBody), http.StatusCreated)
+	h.failed()
+	h.failed()
+	h.waiting()
+	h.catchUp()
+	problem(t, h.call("operator", "POST", "/v1/replays", `{"outcomes":["succeeded"]}`), http.StatusUnprocessableEntity, "invalid")
+	counted := want[Replay](t, h.call("operator", "POST", "/v1/replays", `{"target":"reward","dry_run":true}`), http.StatusOK)
+	if counted.ID != nil || counted.State != "counted" || counted.Selected != 2 || counted.Outcomes[domain.Failed] != 2 {
+		t.Errorf("a dry run counts %+v, want two failed and no id", counted)
+	}
+	w := h.call("operator", "POST", "/v1/replays", `{"id":"018f5a1e-7c2b-7d4e-9a3f-5b6c7d8e9f01","target":"reward","rate":2,"reason":"mended"}`)
+	asked := want[Replay](t, w, http.StatusAccepted)
+	if asked.State != "running" || asked.Selected != 2 || w.Header().Get("Location") != "/v1/replays/"+asked.ID.String() {
+		t.Errorf("asked for %+v at %q", asked, w.Header().Get("Location"))
+	}
+	if again := want[Replay](t, h.call("operator", "POST", "/v1/replays", `{"id":"018f5a1e-7c2b-7d4e-9a3f-5b6c7d8e9f01","target":"reward"}`), http.StatusAccepted); again.Rate != 2 {
+		t.Errorf("asked for again it is another one: %+v", again)
+	}
+	type list struct{ Items []Replay }
+	if got := want[list](t, h.call("analyst", "GET", "/v1/replays", ""), http.StatusOK); len(got.Items) != 1 || got.Items[0].Reason != "mended" {
+		t.Errorf("listed are %+v", got.Items)
+	}
+	if w := h.call("operator", "POST", "/v1/replays/"+asked.ID.String()+"/cancel", ""); w.Code != http.StatusNoContent {
+		t.Fatalf("cancel: %d %s", w.Code, w.Body)
+	}
+	problem(t, h.call("operator", "POST", "/v1/replays/"+asked.ID.String()+"/cancel", ""), http.StatusConflict, "delivery-state")
+	problem(t, h.call("operator", "GET", "/v1/replays/"+uuid.NewString(), ""), http.StatusNotFound, "not-found")
+	if got := want[Replay](t, h.call("operator", "GET", "/v1/replays/"+asked.ID.String(), ""), http.StatusOK); got.State != "cancelled" || got.Requeued != 0 {
+		t.Errorf("it is %+v, want cancelled with nothing put back: no worker runs here", got)
+	}
 }
