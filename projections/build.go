@@ -143,7 +143,7 @@ func (e *Engine) needsAll(ctx context.Context, q schema.Querier) error {
 		return err
 	}
 	if first > 1 {
-		return fmt.Errorf("%w: the ledger begins at event %d; attach the archive of those before it: dispatch-ledger archive attach", ErrArchived, first)
+		return fmt.Errorf("%w: the ledger begins at event %d; give the archives of those before it: dispatch-ledger rebuild NAME --archive DIR, or attach them: archive attach DIR", ErrArchived, first)
 	}
 	return nil
 }

@@ -126,6 +126,60 @@ func TestBuildAsOf(t *testing.T) {
 	}
 }
 
+// A statement costs a reading of the whole slice, so one that is about nothing in it is left out.
+func TestStatementsAboutNothingAreLeftOut(t *testing.T) {
+	t.Parallel()
+	d := define(t, "counts", countTables, countApply+"\n-- name: about something else\n-- on: target.enabled\nSELECT 1/0;\n")
+	w := newWorld(t, d)
+	w.disable(t, "a", "b")
+	built, err := w.engine.Build(t.Context(), d, projections.BuildOptions{Into: "narrow", By: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantCounts(t, w.counted(t, built.Schema), "map[a:1 b:1]")
+	if err := w.append(t.Context(), domain.TargetEnabled{Handle: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	var at *projections.EventError
+	if _, err := w.engine.Build(t.Context(), d, projections.BuildOptions{Into: "narrow", By: "test"}); !errors.As(err, &at) || at.Position != 3 {
+		t.Errorf("what is about it: %v, want the failure at event 3", err)
+	}
+}
+
+// Whoever died at a build is told from who is at it.
+func TestAnInterruptedBuildIsSeen(t *testing.T) {
+	t.Parallel()
+	d := define(t, "counts", countTables, countApply)
+	w := newWorld(t, d)
+	w.disable(t, "a", "b")
+	state := func() string {
+		all, err := projections.Statuses(t.Context(), w.ledger.DB())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range all {
+			if s.Kind == "build" {
+				return s.State
+			}
+		}
+		return "none"
+	}
+	var during string
+	look := func(projections.Progress) { during = state() }
+	if _, err := w.engine.Build(t.Context(), d, projections.BuildOptions{Into: "aside", By: "test", Progress: look}); err != nil {
+		t.Fatal(err)
+	}
+	if after := state(); during != "running" || after != "built" {
+		t.Errorf("state %q while it is built and %q after, want running and built", during, after)
+	}
+	if _, err := w.ledger.DB().ExecContext(t.Context(), `UPDATE builds SET state = 'running', position = 1`); err != nil { // as a process that was killed leaves it
+		t.Fatal(err)
+	}
+	if got := state(); got != "interrupted" {
+		t.Errorf("state %q with nobody at it, want interrupted", got)
+	}
+}
+
 func TestAnAnalystsOwn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, consent.Definition)

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
@@ -19,6 +20,7 @@ type Engine struct {
 	name string // the ledger's schema
 	log  *slog.Logger
 	all  []Definition
+	held *lru.Cache[bounds, []string] // types of events; see slice
 }
 
 // NewEngine keeps the definitions in schemas named after the ledger's.
@@ -29,7 +31,11 @@ func NewEngine(db *sql.DB, ledgerName string, log *slog.Logger, all ...Definitio
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Engine{db: db, name: ledgerName, log: log, all: all}
+	held, err := lru.New[bounds, []string](slicesRemembered)
+	if err != nil {
+		panic(err) // it is no size
+	}
+	return &Engine{db: db, name: ledgerName, log: log, all: all, held: held}
 }
 
 // Definitions are the projections that the engine keeps.

@@ -49,9 +49,12 @@ type run struct {
 // disk, since what a crash loses is built again.
 const buildSettings = "SET LOCAL jit = off; SET LOCAL work_mem = '64MB'; SET LOCAL synchronous_commit = off; SET LOCAL max_parallel_workers_per_gather = 0"
 
+// buildLock ends the name of the lock that a build holds, after its place.
+const buildLock = ".build"
+
 // exclusively runs do while no other process builds in the same place.
 func (r *run) exclusively(ctx context.Context, do func() error) error {
-	unlock, mine, err := schema.TryLock(ctx, r.e.db, r.place.schema+".build")
+	unlock, mine, err := schema.TryLock(ctx, r.e.db, r.place.schema+buildLock)
 	if err != nil {
 		return err
 	}
@@ -216,7 +219,11 @@ func (r *run) apply(ctx context.Context, to, goal int64) error {
 
 // slices applies what lies between the run's position and another.
 func (r *run) slices(ctx context.Context, tx *sql.Tx, to int64) error {
-	failure, err := schema.AttemptSkipping(ctx, tx, r.d.SubscriptionName(), schema.Slice{From: r.position, To: to}, func(ctx context.Context, tx *sql.Tx, s schema.Slice) error {
+	slice, err := r.e.slice(ctx, tx, r.d, r.position, to)
+	if err != nil {
+		return err
+	}
+	failure, err := schema.AttemptSkipping(ctx, tx, r.d.SubscriptionName(), slice, func(ctx context.Context, tx *sql.Tx, s schema.Slice) error {
 		return r.e.apply(ctx, tx, r.place, r.d, s)
 	})
 	if err != nil {

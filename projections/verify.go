@@ -157,7 +157,11 @@ func (e *Engine) verifyProjection(ctx context.Context, tx *sql.Tx, d Definition,
 		return err
 	}
 	for from := int64(0); from < position; from += defaultSlice {
-		failure, err := schema.AttemptSkipping(ctx, tx, d.SubscriptionName(), schema.Slice{From: from, To: min(from+defaultSlice, position)}, func(ctx context.Context, tx *sql.Tx, s schema.Slice) error {
+		slice, err := e.slice(ctx, tx, d, from, min(from+defaultSlice, position))
+		if err != nil {
+			return err
+		}
+		failure, err := schema.AttemptSkipping(ctx, tx, d.SubscriptionName(), slice, func(ctx context.Context, tx *sql.Tx, s schema.Slice) error {
 			return e.apply(ctx, tx, scratch, d, s)
 		})
 		if err != nil {

@@ -29,6 +29,14 @@ func TryLock(ctx context.Context, db *sql.DB, name string) (unlock func(), locke
 	}, true, nil
 }
 
+// Held is an SQL expression that says whether somebody holds the lock of TryLock by a name, which is an SQL expression too. It is
+// for telling who died at something from who is at it.
+func Held(name string) string {
+	return `EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+		AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+		AND (l.classid::bigint << 32 | l.objid::bigint) = hashtextextended(current_schema() || '.' || ` + name + `, 0))`
+}
+
 // Discard closes a connection for good, so that what was set on it does not travel back into the pool.
 func Discard(conn *sql.Conn) {
 	conn.Raw(func(any) error { return driver.ErrBadConn }) //nolint:errcheck // which is how a connection is thrown away

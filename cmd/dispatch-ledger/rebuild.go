@@ -26,6 +26,7 @@ type rebuildFlags struct {
 	from       string
 	slice      int64
 	atOnce     int
+	archives   []string
 }
 
 func newRebuild(s *settings) *cobra.Command {
@@ -36,16 +37,20 @@ func newRebuild(s *settings) *cobra.Command {
 			"swapped in. With one of them it is built into a schema of its own, to be queried and then dropped (projections drop); asked for\n" +
 			"again it is brought up to date. Whatever was interrupted goes on where it stopped.\n\n" +
 			"--from takes a folder with tables.sql and apply.sql, see docs/analysts.md. It runs under a role that reads the ledger and\n" +
-			"writes its own schema only.",
+			"writes its own schema only.\n\n" +
+			"Of a ledger whose first events were archived, --archive names the folders of all its archives: they are attached for as long\n" +
+			"as it takes, and detached again.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.check(args); err != nil {
 				return err
 			}
 			return s.with(cmd.Context(), func(ctx context.Context, st *store) error {
-				if f.aside() {
-					return st.build(ctx, f, args)
-				}
-				return st.rebuild(ctx, f, args)
+				return st.withArchives(ctx, f.archives, func() error {
+					if f.aside() {
+						return st.build(ctx, f, args)
+					}
+					return st.rebuild(ctx, f, args)
+				})
 			})
 		},
 	}
@@ -56,6 +61,7 @@ func newRebuild(s *settings) *cobra.Command {
 	flags.StringVar(&f.into, "into", "", "SQL schema to build into; made when it is missing")
 	flags.StringVar(&f.from, "from", "", "folder with tables.sql and apply.sql: a projection of your own, named after the folder unless NAME is given")
 	flags.Int64Var(&f.slice, "slice", 0, "events in one transaction; 0 is 100,000")
+	flags.StringArrayVar(&f.archives, "archive", nil, "folder of an archive that holds events from before the ledger's rows (repeatable)")
 	flags.IntVar(&f.atOnce, "at-once", runtime.GOMAXPROCS(0), "how many projections are rebuilt at the same time")
 	return cmd
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
 
@@ -383,6 +384,31 @@ func TestAPanicIsAnsweredAndLogged(t *testing.T) {
 		}()
 		h.handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "GET", "/late", nil))
 	}()
+}
+
+func TestMetricsOfReaders(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.record(domain.TargetDisabled{Handle: "a"})
+	if _, err := h.owner.ExecContext(t.Context(), `UPDATE subscriptions SET state = 'parked', error = 'x', error_position = 1, position = 0 WHERE name = 'projection.targets';
+		INSERT INTO builds (place, projection, purpose, state, asked_by) VALUES ('ledger_consent__next', 'consent', 'rebuild', 'asked', 'test')`); err != nil {
+		t.Fatal(err)
+	}
+	text := h.call("", "GET", "/metrics", "").Body.String()
+	for _, want := range []string{
+		`ledger_reader_behind_events{kind="projection",name="targets"} `, `ledger_reader_behind_seconds{kind="projection",name="targets"} `,
+		`ledger_reader_parked{kind="projection",name="targets"} 1`, `ledger_reader_parked{kind="projection",name="consent"} 0`,
+		`ledger_rebuild_behind_events{name="consent",state="asked"} `,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the metrics have no %s", want)
+		}
+	}
+	for _, never := range []string{`behind_events{kind="projection",name="targets"} 0`, `rebuild_behind_events{name="consent",state="asked"} 0`} {
+		if strings.Contains(text, never) {
+			t.Errorf("%s, and the ledger holds an event", never)
+		}
+	}
 }
 
 func TestMetricsAreBounded(t *testing.T) {

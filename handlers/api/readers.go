@@ -35,6 +35,9 @@ func (a *api) projectionRoutes() {
 			"unless it can be read by then.",
 		Errors: []int{http.StatusBadRequest, http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity},
 	}, a.skipEvent)
+	if err := a.Registry.Register(readerMetrics{a}); err != nil {
+		a.errs = append(a.errs, err)
+	}
 }
 
 type readerInput struct {

@@ -1,10 +1,10 @@
 -- What was seen last holds, by the clock of whoever saw it; at equal times something that does not depend on the order of
 -- events decides. So the state is the same in whatever order they are heard of.
 
--- name: addresses that were seen
+-- name: addresses that were seen; the position is that of the last to see one, found as the greatest pair: no group has to be sorted
 -- on: consent.changed, profile.observed
 INSERT INTO contacts AS c (profile_id, channel, hash, first_at, seen_at, position)
-SELECT e.subject, h.channel, h.hash, min(e.occurred_at), max(e.occurred_at), (array_agg(e.position ORDER BY e.occurred_at DESC, e.position DESC))[1]
+SELECT e.subject, h.channel, h.hash, min(e.occurred_at), max(e.occurred_at), (max(ARRAY[(extract(epoch FROM e.occurred_at) * 1000000)::bigint, e.position]))[2]
 FROM slice e, json_to_recordset(e.data->'contact_hashes') AS h (channel text, hash text)
 WHERE e.type IN ('consent.changed', 'profile.observed') AND e.subject IS NOT NULL AND strpos(e.data::text, '"contact_hashes"') > 0
 GROUP BY 1, 2, 3
@@ -15,7 +15,7 @@ ON CONFLICT (profile_id, channel, hash) DO UPDATE SET
 -- name: addresses that are gone
 -- on: profile.observed
 INSERT INTO contacts AS c (profile_id, channel, hash, first_at, seen_at, position)
-SELECT e.subject, h.channel, '', min(e.occurred_at), max(e.occurred_at), (array_agg(e.position ORDER BY e.occurred_at DESC, e.position DESC))[1]
+SELECT e.subject, h.channel, '', min(e.occurred_at), max(e.occurred_at), (max(ARRAY[(extract(epoch FROM e.occurred_at) * 1000000)::bigint, e.position]))[2]
 FROM slice e, json_array_elements_text(e.data->'cleared') AS h (channel)
 WHERE e.type = 'profile.observed'
 GROUP BY 1, 2

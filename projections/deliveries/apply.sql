@@ -21,30 +21,26 @@ GROUP BY 1, 2, 3, 4, 5, 6
 ON CONFLICT (daily, bucket, reaction, target, target_version, platform) DO UPDATE SET
     last = excluded.last, pending = t.pending + excluded.pending, withheld = t.withheld + excluded.withheld, rejected = t.rejected + excluded.rejected;
 
--- name: an attempt made, or lost
+-- name: an attempt made, or lost; how attempts were answered, and how long they took
 -- on: delivery.attempted, delivery.attempt_lost
+-- The JSON is parsed once for the three tables.
+WITH told AS MATERIALIZED (
+    SELECT e.type, e.delivery_id, e.position, e.target, e.state, e.recorded_at, date_bin('15 minutes', e.recorded_at, '2000-01-01Z') AS bucket, coalesce(d.verdict, 'lost') AS verdict,
+           d.attempt, coalesce(d.started_at, d.claimed_at) AS started_at, d.duration_ms, d.status, d.reason, d.next_attempt_at, d.address, d.worker, d.timings, d.body_sha256, coalesce(d.probe, false) AS probe, d.consent
+    FROM slice e, json_to_record(e.data) AS d (attempt int, started_at timestamptz, claimed_at timestamptz, duration_ms double precision, status int,
+           verdict text, reason text, next_attempt_at timestamptz, address text, worker text, timings json, body_sha256 text, probe boolean, consent json)
+    WHERE e.type IN ('delivery.attempted', 'delivery.attempt_lost')
+), answered AS (
+    INSERT INTO answers AS t (bucket, target, verdict, n)
+    SELECT bucket, target, verdict, count(*) FROM told GROUP BY 1, 2, 3
+    ON CONFLICT (bucket, target, verdict) DO UPDATE SET n = t.n + excluded.n
+), timed AS (
+    INSERT INTO latencies AS t (bucket, class, n)
+    SELECT bucket, ceil(2 * ln(greatest(duration_ms, 0.01)) / ln(2::float8))::int, count(*) FROM told WHERE type = 'delivery.attempted' GROUP BY 1, 2
+    ON CONFLICT (bucket, class) DO UPDATE SET n = t.n + excluded.n
+)
 INSERT INTO attempts (delivery_id, attempt, position, started_at, duration_ms, status, verdict, reason, outcome, next_attempt_at, address, worker, timings, body_sha256, probe, consent, recorded_at)
-SELECT e.delivery_id, d.attempt, e.position, coalesce(d.started_at, d.claimed_at), d.duration_ms, d.status, coalesce(d.verdict, 'lost'),
-       d.reason, e.state, d.next_attempt_at, d.address, d.worker, d.timings, d.body_sha256, coalesce(d.probe, false), d.consent, e.recorded_at
-FROM slice e, json_to_record(e.data) AS d (attempt int, started_at timestamptz, claimed_at timestamptz, duration_ms double precision, status int,
-       verdict text, reason text, next_attempt_at timestamptz, address text, worker text, timings json, body_sha256 text, probe boolean, consent json)
-WHERE e.type IN ('delivery.attempted', 'delivery.attempt_lost');
-
--- name: how attempts were answered
--- on: delivery.attempted, delivery.attempt_lost
-INSERT INTO answers AS t (bucket, target, verdict, n)
-SELECT date_bin('15 minutes', e.recorded_at, '2000-01-01Z'), e.target, coalesce(e.data->>'verdict', 'lost'), count(*)
-FROM slice e WHERE e.type IN ('delivery.attempted', 'delivery.attempt_lost')
-GROUP BY 1, 2, 3
-ON CONFLICT (bucket, target, verdict) DO UPDATE SET n = t.n + excluded.n;
-
--- name: how long they took
--- on: delivery.attempted
-INSERT INTO latencies AS t (bucket, class, n)
-SELECT date_bin('15 minutes', e.recorded_at, '2000-01-01Z'), ceil(2 * ln(greatest((e.data->>'duration_ms')::float8, 0.01)) / ln(2::float8))::int, count(*)
-FROM slice e WHERE e.type = 'delivery.attempted'
-GROUP BY 1, 2
-ON CONFLICT (bucket, class) DO UPDATE SET n = t.n + excluded.n;
+SELECT delivery_id, attempt, position, started_at, duration_ms, status, verdict, reason, state, next_attempt_at, address, worker, timings, body_sha256, probe, consent, recorded_at FROM told;
 
 -- name: what else happened
 -- on: delivery.withheld, delivery.cancelled, delivery.expired, delivery.requeued, delivery.deferred
