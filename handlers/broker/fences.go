@@ -3,16 +3,13 @@ package broker
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -26,6 +23,9 @@ const FencesName = "broker.fences"
 
 const kindHeader = "kind"
 
+// fenceKeys is how many keys one message holds at most.
+const fenceKeys = 5000
+
 // natsMsg is a message for a subject, with its kind beside it.
 func (b *Broker) natsMsg(subject, kind string, msg *message.Message) *nats.Msg {
 	m := nats.NewMsg(subject)
@@ -37,15 +37,14 @@ func (b *Broker) natsMsg(subject, kind string, msg *message.Message) *nats.Msg {
 	return m
 }
 
+// revocation is the one event type besides that dispatchers have to hear of: it changes the key that they are told under.
+const revocation = "token.revoked"
+
 // fenced lists the event types after which a job that was claimed before may be wrong.
 func fenced() []string {
-	var types []string
+	types := []string{revocation}
 	for _, d := range domain.Declarations() {
-		room, _, _ := strings.Cut(d.Type, ".")
-		switch {
-		case d.Type == "target.resumed":
-		case d.Type == "delivery.cancelled", d.Type == "token.revoked",
-			slices.Contains([]string{"consent", "profile", "person", "contact", "suppression", "target", "secret"}, room):
+		if d.Overtakes() {
 			types = append(types, d.Type)
 		}
 	}
@@ -83,7 +82,7 @@ func (p *pump) subscription(head int64) schema.Subscription {
 
 // handle broadcasts the fences of a slice. They are in the stream before the cursor moves.
 func (p *pump) handle(ctx context.Context, tx *sql.Tx, _ schema.Slice) error {
-	rows, err := tx.QueryContext(ctx, `SELECT position, type, subject, target, delivery_id, stream, data FROM slice WHERE type = ANY ($1) ORDER BY position`, pqArray(fenced()))
+	rows, err := tx.QueryContext(ctx, `SELECT position, type, data FROM slice WHERE type = ANY ($1) ORDER BY position`, pqArray(fenced()))
 	if err != nil {
 		return fmt.Errorf("fences: %w", err)
 	}
@@ -91,28 +90,24 @@ func (p *pump) handle(ctx context.Context, tx *sql.Tx, _ schema.Slice) error {
 	keys, at, revoked := map[string]bool{}, int64(0), false
 	for rows.Next() {
 		var position int64
-		var kind, stream string
-		var subject, delivery uuid.NullUUID
-		var target sql.NullString
+		var kind string
 		var data []byte
-		if err := rows.Scan(&position, &kind, &subject, &target, &delivery, &stream, &data); err != nil {
+		if err := rows.Scan(&position, &kind, &data); err != nil {
 			return fmt.Errorf("fences: %w", err)
 		}
 		at = max(at, position)
-		switch {
-		case kind == "token.revoked":
+		if kind == revocation {
 			revoked = true
-		case delivery.Valid:
-			keys["delivery:"+delivery.UUID.String()] = true
-		case subject.Valid:
-			keys["profile:"+subject.UUID.String()] = true
-			for _, other := range people(data) { // a merge concerns more than one
-				keys["profile:"+other] = true
+			continue
+		}
+		payload, err := domain.Decode(kind, data, nil) // what it overtakes is never sealed
+		if err != nil {
+			return fmt.Errorf("fences: event %d: %w", position, err)
+		}
+		if p, ok := payload.(domain.Overtaking); ok {
+			for _, key := range overtaken(p.Overtakes()) {
+				keys[key] = true
 			}
-		case target.Valid:
-			keys["target:"+target.String] = true
-		case strings.HasPrefix(stream, "secret-"):
-			keys["secret:"+strings.TrimPrefix(stream, "secret-")] = true
 		}
 	}
 	if err := rows.Err(); err != nil {
@@ -134,30 +129,20 @@ func (p *pump) handle(ctx context.Context, tx *sql.Tx, _ schema.Slice) error {
 		return nil
 	}
 	slices.Sort(f.Keys)
-	if err := p.put(ctx, p.broker.fence(), "fence", f); err != nil { // under the key that everybody has
+	// In pieces that a message can hold, the last one with the new epoch; all under the key that everybody has.
+	for len(f.Keys) > fenceKeys {
+		if err := p.put(ctx, p.broker.fence(), "fence", fence{Position: at, Keys: f.Keys[:fenceKeys]}); err != nil {
+			return err
+		}
+		f.Keys = f.Keys[fenceKeys:]
+	}
+	if err := p.put(ctx, p.broker.fence(), "fence", f); err != nil {
 		return err
 	}
 	if f.Epoch > 0 {
 		p.keys.set(rotated.Newest, rotated.Keys)
 	}
 	return nil
-}
-
-// people are the persons that a payload names.
-func people(data []byte) []string {
-	var fields map[string]any
-	if json.Unmarshal(data, &fields) != nil {
-		return nil
-	}
-	var ids []string
-	for _, v := range fields {
-		if s, ok := v.(string); ok && len(s) == 36 {
-			if id, err := uuid.Parse(s); err == nil {
-				ids = append(ids, id.String())
-			}
-		}
-	}
-	return ids
 }
 
 // put publishes to the stream of fences and waits until the cluster has it. Failing is of the moment.

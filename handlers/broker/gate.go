@@ -11,6 +11,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
 )
 
 // Staleness bounds how long after a withdrawal was recorded a dispatcher may still begin a request that it forbids, whatever
@@ -101,15 +103,40 @@ func (g *gate) admit(claimedAt int64, keys []string) error {
 	return nil
 }
 
+// The keys of fences.
+func profileKey(id uuid.UUID) string  { return "profile:" + id.String() }
+func deliveryKey(id uuid.UUID) string { return "delivery:" + id.String() }
+func targetKey(handle string) string  { return "target:" + handle }
+func secretKey(name string) string    { return "secret:" + name }
+
 // keysOf are the keys of what a request depends on.
 func keysOf(profile, delivery uuid.UUID, target string, secrets []string) []string {
 	keys := make([]string, 0, len(secrets)+3)
-	keys = append(keys, "target:"+target, "delivery:"+delivery.String())
+	keys = append(keys, targetKey(target), deliveryKey(delivery))
 	if profile != uuid.Nil {
-		keys = append(keys, "profile:"+profile.String())
+		keys = append(keys, profileKey(profile))
 	}
 	for _, s := range secrets {
-		keys = append(keys, "secret:"+s)
+		keys = append(keys, secretKey(s))
+	}
+	return keys
+}
+
+// overtaken are the keys of what an event overtakes.
+func overtaken(o domain.Overtaken) (keys []string) {
+	for _, p := range o.Profiles {
+		if p != uuid.Nil {
+			keys = append(keys, profileKey(p))
+		}
+	}
+	if o.Delivery != uuid.Nil {
+		keys = append(keys, deliveryKey(o.Delivery))
+	}
+	if o.Target != "" {
+		keys = append(keys, targetKey(o.Target))
+	}
+	if o.Secret != "" {
+		keys = append(keys, secretKey(o.Secret))
 	}
 	return keys
 }
