@@ -46,6 +46,7 @@ type Dispatcher struct {
 	put     message.Publisher
 	returns *outbox[addressed]
 	room    *semaphore.Weighted
+	slots   slots
 	sending sync.WaitGroup
 	wake    chan struct{}
 	metrics dispatchMetrics
@@ -305,6 +306,15 @@ var errDraining = errors.New("this dispatcher is shutting down")
 // send makes one request, if nothing that it depends on was withdrawn.
 func (d *Dispatcher) send(ctx context.Context, j outbound.Request) result {
 	r := result{DeliveryID: j.DeliveryID, Attempt: j.Attempt, Dispatcher: d.Name}
+	arrived := d.Now()
+	leave, ok := d.slots.enter(ctx, j.Target, j.Concurrency, slotPatience)
+	if !ok {
+		d.metrics.returned.Inc()
+		r.Returned = "its target's slots were taken for too long"
+		return r
+	}
+	defer leave()
+	r.Waited = d.Now().Sub(arrived)
 	if err := d.mayBegin(ctx, j); err != nil {
 		d.metrics.returned.Inc()
 		r.Returned = err.Error()

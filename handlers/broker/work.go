@@ -49,6 +49,12 @@ type result struct {
 	Dispatcher string            `json:"dispatcher"`
 	Outcome    *outbound.Outcome `json:"outcome,omitempty"`
 	Returned   string            `json:"returned,omitempty"`
+	Waited     time.Duration     `json:"waited,omitempty"` // for a slot of the target
+}
+
+// worked is how long its dispatcher was at it: waiting for a slot of the target is the target's time, not the way's.
+func (r result) worked() time.Duration {
+	return r.Waited + time.Duration(r.Outcome.Attempt.DurationMS*float64(time.Millisecond))
 }
 
 func (r result) key() attemptKey { return attemptKey{r.DeliveryID, r.Attempt} }
@@ -65,6 +71,7 @@ const (
 	returnFor    = 3 * time.Millisecond // results of one message
 	returnMost   = 128                  // of them
 	takePatience = 10 * time.Second     // a batch that nobody took by then is taken back by its writer
+	slotPatience = 2 * time.Second      // a job that finds no slot of its target by then is sent back
 	waitFresh    = time.Second          // for proof that nothing was withdrawn, before a job is sent back
 	// LeaseGrace is how much longer than its target's timeout a lease lasts where a broker is between.
 	LeaseGrace = takePatience + 10*time.Second

@@ -28,7 +28,7 @@ func (d *Dispatcher) attempt(ctx context.Context, j job, planned domain.Delivery
 			Verdict: platforms.Verdict{Kind: domain.RetryLater, Reason: "not sent: " + err.Error()},
 		}, nil
 	}
-	r.Known = j.work.Known
+	r.Known, r.Concurrency = j.work.Known, j.target.Limits.Concurrency
 	id := tracing.SpanID(planned.DeliveryID, fmt.Sprintf("attempt-%d", j.Attempt))
 	ctx, span := d.Tracer.Begin(ctx, tracing.Span{Name: "attempt", Firing: planned.FiringID, ID: id, Kind: trace.SpanKindClient})
 	defer span.End()

@@ -39,6 +39,8 @@ type Fleet interface {
 	// Capacity is how many requests may be in flight now, over all targets, and in how many processes. A target's own limit
 	// of concurrency counts for each.
 	Capacity() (requests, processes int)
+	// Transit is how long a request and its answer are on their way, besides the time that the target takes.
+	Transit() time.Duration
 }
 
 // Config is what a dispatcher works with.
@@ -242,10 +244,11 @@ type plan struct {
 func (d *Dispatcher) wanted(ctx context.Context, work []queue.Work) ([]queue.Wanted, map[string]plan, error) {
 	var wanted []queue.Wanted
 	plans := make(map[string]plan, len(work))
-	processes := 1
+	processes, transit := 1, time.Duration(0)
 	if fleet, ok := d.Sender.(Fleet); ok {
 		var requests int
 		requests, processes = fleet.Capacity()
+		transit = fleet.Transit()
 		if d.lanes.widen(requests); requests == 0 {
 			return nil, nil, nil
 		}
@@ -268,6 +271,7 @@ func (d *Dispatcher) wanted(ctx context.Context, work []queue.Work) ([]queue.Wan
 			}
 		}
 		width := t.Limits.Concurrency * processes
+		width += d.lanes.travelling(w.Target, width, transit)
 		free := min(d.lanes.room(w.Target, width), claimAtOnce)
 		probe := w.Cause == domain.PausedByFailures
 		if probe {

@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 
@@ -65,6 +66,21 @@ func (l *lanes) room(target string, concurrency int) int {
 		return 1
 	}
 	return concurrency + ahead - claims
+}
+
+// travelMost bounds how many claims may be on their way for each that its target works on.
+const travelMost = 4
+
+// travelling says how many claims of a lane are on their way while its target works on so many: without them, the target would
+// be idle for as long as the way takes. Before it is known how long the target takes, none.
+func (l *lanes) travelling(target string, width int, transit time.Duration) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lane := l.lanes[target]
+	if lane == nil || lane.mean <= 0 {
+		return 0
+	}
+	return int(math.Ceil(float64(width) * min(travelMost, float64(transit)/float64(lane.mean))))
 }
 
 // enter takes claims in hand.

@@ -33,7 +33,8 @@ type Request struct {
 	Headers     map[string]string `json:"headers,omitempty"`
 	Body        string            `json:"body"`
 	Timeout     time.Duration     `json:"timeout"`
-	Redirects   int               `json:"redirects,omitempty"` // how many are followed
+	Concurrency int               `json:"concurrency,omitempty"` // requests to the target that one process may have in flight; 0 leaves that to whoever hands it over
+	Redirects   int               `json:"redirects,omitempty"`   // how many are followed
 
 	Placeholder string            `json:"placeholder,omitempty"` // what the placeholders begin with; a name and domain.PlaceholderEnd follow
 	Secrets     map[string]string `json:"secrets,omitempty"`     // values by name, of everything that is named here and in the placeholders
