@@ -87,7 +87,9 @@ type demoFiring struct {
 func (st *store) demo(ctx context.Context, f serveFlags, once bool) error {
 	say := func(format string, args ...any) { fmt.Fprintf(st.settings.env.stdout, format+"\n", args...) }
 
-	platform, err := klaviyo.New(simulator.Options{Now: time.Now})
+	clock := &demoClock{}
+	st.now, st.sleep = clock.now, clock.sleep
+	platform, err := klaviyo.New(simulator.Options{Now: clock.now})
 	if err != nil {
 		return err
 	}
@@ -115,7 +117,7 @@ func (st *store) demo(ctx context.Context, f serveFlags, once bool) error {
 		cancel()
 		return err
 	}
-	d := demonstration{st: st, api: "http://" + address, token: f.bootstrapToken, platform: platform}
+	d := demonstration{st: st, api: "http://" + address, token: f.bootstrapToken, platform: platform, host: listener.Addr().String(), clock: clock}
 
 	say("A private PostgreSQL is up, the API listens on %s, a simulated Klaviyo on http://%s.\n", d.api, listener.Addr())
 	file, err := demoFiles.ReadFile("demo/klaviyo-reward-earned.yaml")
@@ -179,6 +181,8 @@ type demonstration struct {
 	api      string
 	token    string
 	platform *klaviyo.Simulator
+	host     string // the platform's
+	clock    *demoClock
 }
 
 // tell runs the story and reports what did not come out as it should.
@@ -224,7 +228,8 @@ func (d demonstration) tell(ctx context.Context, say func(string, ...any)) (prob
 	if len(events) != 3 || d.platform.Dropped("demo") != 0 {
 		problems = append(problems, fmt.Sprintf("Klaviyo holds %d events and dropped %d, not 3 and 0", len(events), d.platform.Dropped("demo")))
 	}
-	return problems, nil
+	apart, err := d.reconcile(ctx, omar, mei, say)
+	return append(problems, apart...), err
 }
 
 // fire sends a firing, waits for what becomes of it, and prints the delivery's story.
@@ -267,29 +272,37 @@ func (d demonstration) send(ctx context.Context, id, eventType, data string) (du
 	if err != nil {
 		return false, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.api+"/v1/events", bytes.NewReader(event))
-	if err != nil {
+	var body struct{ Accepted []intake.Accepted }
+	if err := d.call(ctx, http.MethodPost, "/v1/events", intake.MediaTypeEvent, event, http.StatusAccepted, &body); err != nil {
 		return false, err
 	}
-	req.Header.Set("Content-Type", intake.MediaTypeEvent)
+	return body.Accepted[0].Duplicate, nil
+}
+
+// call asks the API, and reads its answer into a value unless that is nil.
+func (d demonstration) call(ctx context.Context, method, path, mediaType string, body []byte, want int, into any) error {
+	req, err := http.NewRequestWithContext(ctx, method, d.api+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", mediaType)
 	req.Header.Set("Authorization", "Bearer "+d.token)
 	answer, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer answer.Body.Close()
 	content, err := io.ReadAll(io.LimitReader(answer.Body, 1<<20))
 	if err != nil {
-		return false, err
+		return err
 	}
-	if answer.StatusCode != http.StatusAccepted {
-		return false, fmt.Errorf("POST /v1/events answered %s: %s", answer.Status, content)
+	if answer.StatusCode != want {
+		return fmt.Errorf("%s %s answered %s: %s", method, path, answer.Status, content)
 	}
-	var body struct{ Accepted []intake.Accepted }
-	if err := json.Unmarshal(content, &body); err != nil {
-		return false, err
+	if into == nil {
+		return nil
 	}
-	return body.Accepted[0].Duplicate, nil
+	return json.Unmarshal(content, into)
 }
 
 // settle waits until nothing more happens to a delivery.

@@ -228,7 +228,7 @@ func workerName() string {
 // keeps them.
 func (st *store) newReconciler(allowed []netip.Prefix, settle func(context.Context) error, registry prometheus.Registerer) (*reconciler.Service, error) {
 	return reconciler.New(reconciler.Config{
-		DB: st.db, Ledger: st.ledger, Vault: st.vault, HTTP: outbound.NewClient(outbound.Options{Allowed: allowed}).HTTP(), Now: time.Now,
+		DB: st.db, Ledger: st.ledger, Vault: st.vault, HTTP: outbound.NewClient(outbound.Options{Allowed: allowed}).HTTP(), Now: st.now, Sleep: st.sleep,
 		Settle: settle, Log: st.log.With(slog.String("part", "reconciler")), Registry: registry,
 	})
 }

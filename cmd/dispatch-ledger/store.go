@@ -49,6 +49,9 @@ type store struct {
 	broker    *broker.Config // the one in use, once it is known
 	closeDown []func() error
 
+	now   func() time.Time                           // of the reconciler; the demonstration has a clock of its own
+	sleep func(context.Context, time.Duration) error // the same; nil: by the clock on the wall
+
 	inspecting *inspector.Handler // see store.inspector
 }
 
@@ -98,7 +101,7 @@ func (s *settings) open(ctx context.Context) (_ *store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	st := &store{log: log, settings: s, registry: prometheus.NewRegistry()}
+	st := &store{log: log, settings: s, registry: prometheus.NewRegistry(), now: time.Now}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, st.Close())

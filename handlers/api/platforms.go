@@ -111,7 +111,8 @@ func (a *api) listPlatforms(ctx context.Context, in *struct{ Paging }) (*listPla
 	return &listPlatformsOutput{Body: pageOf("platforms", items, in.Limit, func(p Platform) string { return p.Name })}, nil
 }
 
-type platformInput struct {
+// PlatformInput names a platform's connection. As to its being exported, see [RunInput].
+type PlatformInput struct {
 	Name string `path:"name" maxLength:"128"`
 }
 
@@ -120,7 +121,7 @@ type platformOutput struct {
 	Body Platform
 }
 
-func (a *api) getPlatform(ctx context.Context, in *platformInput) (*platformOutput, error) {
+func (a *api) getPlatform(ctx context.Context, in *PlatformInput) (*platformOutput, error) {
 	p, err := suppressions.PolicyOf(ctx, a.DB, in.Name)
 	if err != nil {
 		return nil, err
@@ -133,7 +134,7 @@ func (a *api) getPlatform(ctx context.Context, in *platformInput) (*platformOutp
 }
 
 type putPlatformInput struct {
-	platformInput
+	PlatformInput
 
 	IfMatch string `header:"If-Match" doc:"The ETag that the change was decided on; absent changes whatever there is."`
 	Reason  string `query:"reason" maxLength:"2000" doc:"Why, in words."`
@@ -177,7 +178,7 @@ type ListedAddress struct {
 
 type listProfileSuppressionsOutput struct{ Body Page[ListedAddress] }
 
-func (a *api) listProfileSuppressions(ctx context.Context, in *runInput) (*listProfileSuppressionsOutput, error) {
+func (a *api) listProfileSuppressions(ctx context.Context, in *RunInput) (*listProfileSuppressionsOutput, error) {
 	listed, err := suppressions.ListedFor(ctx, a.DB, in.uuid())
 	if err != nil {
 		return nil, err

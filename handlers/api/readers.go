@@ -40,11 +40,12 @@ func (a *api) projectionRoutes() {
 	}
 }
 
-type readerInput struct {
+// ReaderInput names a reader of the ledger. As to its being exported, see [RunInput].
+type ReaderInput struct {
 	Name string `path:"name" maxLength:"100" doc:"As GET /v1/projections lists it."`
 }
 
-func (a *api) rebuildProjection(ctx context.Context, in *readerInput) (*struct{}, error) {
+func (a *api) rebuildProjection(ctx context.Context, in *ReaderInput) (*struct{}, error) {
 	d, err := a.Projections.Find(in.Name)
 	if err != nil {
 		return nil, err
@@ -52,12 +53,12 @@ func (a *api) rebuildProjection(ctx context.Context, in *readerInput) (*struct{}
 	return nil, a.Projections.AskRebuild(ctx, d, PrincipalOf(ctx).Name)
 }
 
-func (a *api) resumeReader(ctx context.Context, in *readerInput) (*struct{}, error) {
+func (a *api) resumeReader(ctx context.Context, in *ReaderInput) (*struct{}, error) {
 	return nil, a.Ledger.Resume(ctx, a.Projections.ReaderName(in.Name))
 }
 
 type skipEventInput struct {
-	readerInput
+	ReaderInput
 	Body struct {
 		Position int64  `json:"position" minimum:"1" doc:"Of the event; the reader must be parked at it."`
 		Reason   string `json:"reason" minLength:"1" maxLength:"1000" doc:"Why, in words."`

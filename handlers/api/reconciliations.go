@@ -33,7 +33,7 @@ func (a *api) reconciliationRoutes() {
 	register(a, huma.Operation{
 		OperationID: "list-reconciliation-findings", Method: http.MethodGet, Path: "/v1/reconciliations/{id}/findings", Tags: tags,
 		Summary: "List what a reconciliation found",
-		Description: "Each difference with its class and what was done about it: record (their opt-out was recorded here), push (ours was written there), lift, ask (a person decides), known (a person is being asked already). " +
+		Description: "Each difference with its class and what was done about it: record (their opt-out was recorded here), push (ours was written there), lift, report (that the address does not work, or works again), ask (a person decides), known (a person is being asked already). " +
 			"Differences that wait for a person have an id, that of their finding. The lists of a platform's last 20 runs are kept.",
 		Errors: []int{http.StatusNotFound},
 	}, a.listReconciliationFindings)
@@ -110,11 +110,13 @@ func (a *api) startReconciliation(ctx context.Context, in *startReconciliationIn
 	return &startReconciliationOutput{Location: "/v1/reconciliations/" + id.String(), Body: StartedRun{ID: id, Platform: in.Body.Platform, State: "running"}}, nil
 }
 
-type runInput struct {
+// RunInput names a reconciliation. It is exported because the parameters of a struct that is not are passed over where it is
+// embedded.
+type RunInput struct {
 	ID string `path:"id" format:"uuid"`
 }
 
-func (in runInput) uuid() uuid.UUID {
+func (in RunInput) uuid() uuid.UUID {
 	id, err := uuid.Parse(in.ID)
 	if err != nil {
 		return uuid.Nil // which nothing has
@@ -124,7 +126,7 @@ func (in runInput) uuid() uuid.UUID {
 
 type runOutput struct{ Body suppressions.Run }
 
-func (a *api) getReconciliation(ctx context.Context, in *runInput) (*runOutput, error) {
+func (a *api) getReconciliation(ctx context.Context, in *RunInput) (*runOutput, error) {
 	r, err := suppressions.RunByID(ctx, a.reads(ctx), in.uuid())
 	if err != nil {
 		return nil, err
@@ -133,7 +135,7 @@ func (a *api) getReconciliation(ctx context.Context, in *runInput) (*runOutput, 
 }
 
 type listRunFindingsInput struct {
-	runInput
+	RunInput
 	Paging
 
 	Action string `query:"action" enum:"record,push,lift,ask,known" doc:"Only what was done so."`
@@ -159,7 +161,7 @@ func (a *api) listReconciliationFindings(ctx context.Context, in *listRunFinding
 }
 
 type decideRunInput struct {
-	runInput
+	RunInput
 
 	Body struct {
 		Reason string `json:"reason" minLength:"1" maxLength:"2000" doc:"Why, in words."`
@@ -208,7 +210,7 @@ func (a *api) listFindings(ctx context.Context, in *listFindingsInput) (*listFin
 
 type findingOutput struct{ Body suppressions.Finding }
 
-func (a *api) getFinding(ctx context.Context, in *runInput) (*findingOutput, error) {
+func (a *api) getFinding(ctx context.Context, in *RunInput) (*findingOutput, error) {
 	f, err := suppressions.FindingByID(ctx, a.DB, in.uuid())
 	if err != nil {
 		return nil, err
@@ -217,7 +219,7 @@ func (a *api) getFinding(ctx context.Context, in *runInput) (*findingOutput, err
 }
 
 type resolveFindingInput struct {
-	runInput
+	RunInput
 
 	Body struct {
 		Action   string            `json:"action" minLength:"1" maxLength:"64" doc:"One of the finding's actions."`
