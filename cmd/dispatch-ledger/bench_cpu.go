@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -96,4 +98,14 @@ func (c cpu) each(what, service string, n int) string {
 	}
 	return fmt.Sprintf("processor time of %s: %s (%s %s, database %s), which two processors can do %.0f times a second",
 		what, each(c.service+c.database), service, each(c.service), each(c.database), 2*float64(n)/(c.service+c.database).Seconds())
+}
+
+// printMemory says how much memory this process took at its most.
+func printMemory(out io.Writer) error {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(out, "most memory of this process, the database's apart: %d MiB\n", usage.Maxrss>>10)
+	return err
 }

@@ -22,7 +22,8 @@ import (
 type projectionBench struct {
 	events  int
 	atOnce  int
-	singles int // events of the baselines that take them one by one
+	singles int  // events of the baselines that take them one by one
+	all     bool // nothing but all at once, beside the first baseline
 }
 
 func newBenchProjections(s *settings) *cobra.Command {
@@ -37,6 +38,7 @@ func newBenchProjections(s *settings) *cobra.Command {
 	cmd.Flags().IntVar(&b.events, "events", 200_000, "mixed events in the ledger")
 	cmd.Flags().IntVar(&b.atOnce, "at-once", 2, "projections that are rebuilt at the same time")
 	cmd.Flags().IntVar(&b.singles, "singles", 20_000, "events of the baselines that take them one by one")
+	cmd.Flags().BoolVar(&b.all, "all-only", false, "measure only the rebuild of all, beside one statement over everything")
 	return cmd
 }
 
@@ -58,12 +60,18 @@ func (st *store) benchProjections(ctx context.Context, b projectionBench) error 
 
 	var lines []measured
 	measure := func(what string, n int, do func() error) error {
+		before, err := st.spent(ctx)
+		if err != nil {
+			return err
+		}
 		began := time.Now()
 		if err := do(); err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}
-		lines = append(lines, measured{what: what, rate: float64(n) / time.Since(began).Seconds()})
-		return nil
+		lines = append(lines, measured{what: what, n: n, rate: float64(n) / time.Since(began).Seconds()})
+		after, err := st.spent(ctx)
+		fmt.Fprintf(st.settings.env.stderr, "%s: %.0f/s; %s\n", what, lines[len(lines)-1].rate, after.since(before).each("an event", "service", n))
+		return err
 	}
 	steps := []struct {
 		what string
@@ -96,6 +104,9 @@ func (st *store) benchProjections(ctx context.Context, b projectionBench) error 
 	}{fmt.Sprintf("all %d rebuilt, %d at once", len(all), b.atOnce), b.events, func() error {
 		return st.engine.RebuildAll(ctx, all, b.atOnce, func(projections.Definition) projections.RebuildOptions { return projections.RebuildOptions{} })
 	}})
+	if b.all {
+		steps = append(steps[:1:1], steps[len(steps)-1])
+	}
 	for _, step := range steps {
 		if step.do == nil {
 			drain, err := stockSubscriber(ctx, owner, step.n)
@@ -107,7 +118,9 @@ func (st *store) benchProjections(ctx context.Context, b projectionBench) error 
 		if err := measure(step.what, step.n, step.do); err != nil {
 			return err
 		}
-		fmt.Fprintf(st.settings.env.stderr, "%s: %.0f/s\n", step.what, lines[len(lines)-1].rate)
+	}
+	if err := printMemory(out); err != nil {
+		return err
 	}
 	return printMeasured(out, "one statement", lines)
 }

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"strconv"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/lib/pq"
@@ -164,12 +163,8 @@ func (st *store) benchReconcile(ctx context.Context, b *benchReconcile) error {
 		}
 		fmt.Fprintf(out, "    of which being the platform: %.1fs\n", time.Duration(b.serving.Load()).Seconds())
 	}
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "\nmost memory of this process, the database's apart: %d MiB\n", usage.Maxrss>>10)
-	return nil
+	fmt.Fprintln(out)
+	return printMemory(out)
 }
 
 // printPhases says what a run's time went into. spent is what earlier runs did.
