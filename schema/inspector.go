@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
 )
 
 // Bounds of the inspector.
@@ -149,6 +151,26 @@ func (i *Inspector) Key(id string) string {
 
 // Opens reports whether a key is the bin's.
 func (i *Inspector) Opens(id, key string) bool { return hmac.Equal([]byte(i.Key(id)), []byte(key)) }
+
+// Whose gives the person that an event, or a delivery, is about; nobody's id when there is neither.
+func (i *Inspector) Whose(ctx context.Context, id uuid.UUID) (uuid.UUID, error) {
+	e, err := EventByID(ctx, i.db, id)
+	if !errors.Is(err, ErrNotFound) {
+		return e.Subject, err
+	}
+	for e, err := range Events(ctx, i.db, Filter{Stream: domain.DeliveryStream(id), Limit: 1}) {
+		return e.Subject, err
+	}
+	return uuid.Nil, nil
+}
+
+// Forget drops what arrived before a time: a request is kept no longer than what it was made of.
+func (i *Inspector) Forget(ctx context.Context, before time.Time) error {
+	if _, err := i.db.ExecContext(ctx, `DELETE FROM inspector_requests WHERE received_at < $1`, before); err != nil {
+		return fmt.Errorf("inspector: %w", err)
+	}
+	return nil
+}
 
 // Capture keeps a request under a person's key, or under nobody's, and gives its number and the status to answer with. A bin
 // keeps the newest. Errors: ErrNotFound; ErrErased.

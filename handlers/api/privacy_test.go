@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/hex"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	desk "github.com/dispatch-ledger/dispatch-ledger/handlers/privacy"
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
+	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
 
 // events lists the data of a person's events of a type, oldest first.
@@ -164,6 +166,27 @@ func TestRetentionEnds(t *testing.T) {
 	keeper, err := desk.NewKeeper(h.api.desk(), h.api.Log, nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+	// A test's request in the inspector is a rendered body too.
+	now := h.clock.now()
+	inspected := func(at time.Time) int {
+		t.Helper()
+		i := schema.NewInspector(h.api.DB, h.api.Vault, func() time.Time { return at })
+		b, err := i.Create(t.Context(), "test", schema.BinLongest, 0)
+		if err == nil {
+			_, _, err = i.Capture(t.Context(), b.ID, profile, schema.Inspected{Method: "POST", Body: []byte("jane@example.com")})
+		}
+		if err == nil {
+			err = keeper.Round(t.Context())
+		}
+		found, err2 := i.Requests(t.Context(), b.ID, 0, 10)
+		if err := errors.Join(err, err2); err != nil {
+			t.Fatal(err)
+		}
+		return len(found)
+	}
+	if old, recent := inspected(now.Add(-32*24*time.Hour)), inspected(now.Add(-29*24*time.Hour)); old != 0 || recent != 1 {
+		t.Errorf("of what was inspected 32 days ago %d are kept, of what was 29 days ago %d; want 0 and 1", old, recent)
 	}
 	for range 2 { // the second finds nothing to do
 		if err := keeper.Round(t.Context()); err != nil {

@@ -84,6 +84,10 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 		http.Error(w, "There is no such inspector bin, or it has expired.", http.StatusNotFound)
 		return
 	}
+	if errors.Is(err, schema.ErrErased) {
+		http.Error(w, "The person whom this is about was erased; it was not kept.", http.StatusGone)
+		return
+	}
 	h.Log.WarnContext(r.Context(), "inspector failed", slog.Any("error", err))
 	w.Header().Set("Retry-After", "2")
 	http.Error(w, "The inspector is not available at the moment.", http.StatusServiceUnavailable)
@@ -127,7 +131,31 @@ func (h *Handler) capture(w http.ResponseWriter, r *http.Request) {
 	if r.TLS != nil {
 		scheme = "https"
 	}
-	h.keep(w, r, bin, uuid.Nil, scheme+"://"+r.Host+r.URL.RequestURI(), r.RemoteAddr)
+	subject, err := h.whose(r)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	h.keep(w, r, bin, subject, scheme+"://"+r.Host+r.URL.RequestURI(), r.RemoteAddr)
+}
+
+// whose finds the person whom a request of the ledger's own is about, by the ids that it carries: of the delivery, or of the
+// firing's trace. What it brings is then erased with them. Anybody else's request is about nobody that is known.
+func (h *Handler) whose(r *http.Request) (uuid.UUID, error) {
+	ids := []string{r.Header.Get("Webhook-Id"), r.Header.Get("Idempotency-Key")}
+	if parts := strings.Split(r.Header.Get("Traceparent"), "-"); len(parts) == 4 {
+		ids = append(ids, parts[1])
+	}
+	for _, text := range ids {
+		id, err := uuid.Parse(text)
+		if err != nil {
+			continue
+		}
+		if subject, err := h.Inspector.Whose(r.Context(), id); err != nil || subject != uuid.Nil {
+			return subject, err
+		}
+	}
+	return uuid.Nil, nil
 }
 
 // Rehearsal gives a handler that keeps a test's request in a bin, with the URL that it would have been for, under the key of the

@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/inspector"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 	"github.com/dispatch-ledger/dispatch-ledger/schema/schematest"
@@ -239,5 +241,56 @@ func TestThePageIsLive(t *testing.T) {
 	w.call(http.MethodPost, "/inspector/"+b.ID, "second")
 	if one := next(); one.Number != 2 || string(one.Body) != "second" {
 		t.Errorf("second = %+v", one)
+	}
+}
+
+// A real delivery to a bin's URL brings a person's data without saying whose: the ledger knows by the ids that its requests
+// carry, so that it is erased with them, and nothing more of theirs is kept after.
+func TestErasureReachesWhatArrivedByHTTP(t *testing.T) {
+	t.Parallel()
+	w := open(t)
+	ledger := schema.OpenLedger(w.db, nil, nil)
+	t.Cleanup(ledger.Close)
+	jane, firing := uuid.New(), uuid.New()
+	delivery := domain.DeliveryID(firing, "t")
+	for _, p := range []domain.Payload{
+		domain.ReactionFired{Reaction: "r", Target: "t", ProfileID: jane, Cause: "reaction", Context: []byte(`{}`)},
+		domain.DeliveryRejected{DeliveryID: delivery, Firing: domain.Firing{FiringID: firing, Target: "t", ProfileID: jane}, Reason: "unknown_target"},
+	} {
+		id := uuid.New()
+		if _, ok := p.(domain.ReactionFired); ok {
+			id = firing
+		}
+		e, _, err := domain.New(id, p)
+		if err == nil {
+			e.Actor, e.Source = "test", "/test"
+			_, err = ledger.Append(t.Context(), e)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	trace := "00-" + strings.ReplaceAll(firing.String(), "-", "") + "-00f067aa0ba902b7-01"
+	b := w.bin(0)
+	carried := [][]string{{"Idempotency-Key", delivery.String()}, {"Webhook-Id", delivery.String()}, {"Traceparent", trace}}
+	for _, header := range append(carried, []string{"Idempotency-Key", uuid.NewString()}, []string{"Traceparent", "00-x-y-z"}) {
+		if answer, body := w.call(http.MethodPost, "/inspector/"+b.ID, "jane@example.com", header...); answer.StatusCode != http.StatusOK {
+			t.Fatalf("%v: %d %s", header, answer.StatusCode, body)
+		}
+	}
+	tx, err := w.db.BeginTx(t.Context(), nil)
+	if err == nil {
+		err = errors.Join(w.vault.Erase(t.Context(), tx, jane, "test", "asked for"), tx.Commit())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, got := range w.kept(b.ID) {
+		if got.Erased != (i < len(carried)) {
+			t.Errorf("request %d: %+v, erased: want %v", i+1, got, i < len(carried))
+		}
+	}
+	if answer, _ := w.call(http.MethodPost, "/inspector/"+b.ID, "jane@example.com", "Traceparent", trace); answer.StatusCode != http.StatusGone || len(w.kept(b.ID)) != 5 {
+		t.Errorf("after the erasure: %d, %d kept; want 410 and nothing more", answer.StatusCode, len(w.kept(b.ID)))
 	}
 }

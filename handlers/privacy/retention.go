@@ -128,16 +128,25 @@ func (k *Keeper) Round(ctx context.Context) error {
 	}
 	var errs []error
 	for _, r := range retentions {
-		if r.Days > 0 {
-			errs = append(errs, k.end(ctx, r))
+		if r.Days == 0 {
+			continue
+		}
+		errs = append(errs, k.end(ctx, r))
+		if r.Type == domain.TypeOf(domain.DeliveryPlanned{}) { // test requests are rendered bodies too
+			errs = append(errs, schema.NewInspector(k.DB, k.Vault, k.Clock).Forget(ctx, k.before(r).Start()))
 		}
 	}
 	return errors.Join(errs...)
 }
 
+// before is the first day that is still kept.
+func (k *Keeper) before(r Retention) schema.Day {
+	return schema.DayOf(k.Clock()) - schema.Day(r.Days) //nolint:gosec // bounded by its validation
+}
+
 // end destroys the keys of one type's days that are past its retention.
 func (k *Keeper) end(ctx context.Context, r Retention) error {
-	before := schema.DayOf(k.Clock()) - schema.Day(r.Days) //nolint:gosec // bounded by its validation
+	before := k.before(r)
 	tx, err := k.DB.BeginTx(ctx, nil)
 	if err != nil {
 		return err
