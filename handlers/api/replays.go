@@ -55,7 +55,7 @@ type replayInput struct {
 
 // Replay is many deliveries that are tried again, and how far that has come.
 type Replay struct {
-	ID        *uuid.UUID             `json:"id" doc:"Null for a dry run, which is kept nowhere."`
+	ID        *uuid.UUID             `json:"id" nullable:"true" doc:"Null for a dry run, which is kept nowhere."`
 	State     string                 `json:"state" enum:"counted,running,done,cancelled" doc:"counted: a dry run."`
 	Filter    domain.ReplayFilter    `json:"filter"`
 	Rate      float64                `json:"rate" doc:"Deliveries a second; 0 goes as fast as the targets' own limits allow."`
