@@ -189,7 +189,7 @@ func TestNoQuestionGoesThroughALargeTable(t *testing.T) {
 			return err
 		})
 	}
-	for _, f := range []promptness.Filter{{Limit: 50}, {Limit: 50, Profile: people[0]}, {Limit: 50, From: middle, To: middle.Add(24 * time.Hour)}} {
+	for _, f := range []promptness.Filter{{Limit: 50}, {Limit: 50, Profile: people[0]}, {Limit: 50, From: middle, To: middle.Add(24 * time.Hour)}, {Limit: 50, Open: promptness.AnyPlatform}} {
 		ask(1500, fmt.Sprintf("opt-outs %+v", f), func(q schema.Querier) error {
 			for _, err := range promptness.OptOuts(t.Context(), q, domain.DefaultDeadline(), last, f) {
 				if err != nil {

@@ -94,9 +94,17 @@ func TestHowSoonAnOptOutIsHonoured(t *testing.T) {
 	if o := one(time.Now()); o.State != promptness.Open || o.Platforms[0].Status != "accepted" {
 		t.Errorf("taken, and not yet done = %+v", o)
 	}
+	for platform, want := range map[string]int{"": 1, promptness.AnyPlatform: 1, "klaviyo": 1, "braze": 0} {
+		if list := w.optOuts(t, time.Now(), promptness.Filter{Open: platform}); len(list) != want {
+			t.Errorf("opt-outs that %q has not confirmed = %+v, want %d", platform, list, want)
+		}
+	}
 	confirmed := decided.Add(90 * time.Minute)
 	add(domain.SuppressionConfirmed{Platform: "klaviyo", Channel: domain.Email, Intent: domain.Suppress, ConfirmedAt: confirmed, Entries: []domain.PushEntry{pushed}})
 	w.settle(t)
+	if list := w.optOuts(t, time.Now(), promptness.Filter{Open: promptness.AnyPlatform}); len(list) != 0 {
+		t.Errorf("confirmed, and listed as not = %+v", list)
+	}
 	if o := one(time.Now()); o.State != promptness.Honoured || o.EffectiveAt == nil || !o.EffectiveAt.Equal(confirmed) {
 		t.Errorf("read back = %+v, want it honoured", o)
 	}

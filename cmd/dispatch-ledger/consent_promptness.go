@@ -6,11 +6,13 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/promptness"
 )
@@ -36,13 +38,16 @@ func consentPromptness(s *settings) *cobra.Command {
 			if f.To, err = parseTime("to", to); err != nil {
 				return err
 			}
+			if f.Open != "" && f.Open != promptness.AnyPlatform && !slices.Contains(domain.Platforms, f.Open) {
+				return usagef("--unconfirmed %q is none of %s, %s", f.Open, promptness.AnyPlatform, strings.Join(domain.Platforms, ", "))
+			}
 			return s.with(cmd.Context(), func(ctx context.Context, st *store) error {
 				policy, err := consent.Policy(ctx, st.db)
 				if err != nil {
 					return err
 				}
 				now := time.Now()
-				if each {
+				if each || f.Open != "" {
 					t := table{columns: []string{"profile", "channel", "purpose", "decided", "recorded", "last_sent", "sent_after", "platforms", "deadline", "effective", "state", "position"}}
 					for o, err := range promptness.OptOuts(ctx, st.db, policy.Promptness, now, f) {
 						if err != nil {
@@ -72,6 +77,8 @@ func consentPromptness(s *settings) *cobra.Command {
 	cmd.Flags().StringVar(&profile, "profile", "", "of one person")
 	cmd.Flags().StringVar(&from, "from", "", "decided at or after, RFC 3339")
 	cmd.Flags().StringVar(&to, "to", "", "decided before, RFC 3339")
+	cmd.Flags().StringVar(&f.Open, "unconfirmed", "", "one row for each opt-out that this platform, or any, was asked to honour and has not confirmed")
+	cmd.Flags().Int64Var(&f.Before, "before", 0, "positions below: the last row's, for the next page")
 	cmd.Flags().IntVar(&f.Limit, "limit", 100, "how many with --each; 0 is all")
 	return cmd
 }

@@ -4,13 +4,16 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/promptness"
 )
@@ -48,7 +51,8 @@ func (s Span) filter() (f promptness.Filter, err error) {
 
 type listOptOutsInput struct {
 	Span
-	Profile string `query:"profile" format:"uuid" doc:"Of one person."`
+	Profile     string `query:"profile" format:"uuid" doc:"Of one person."`
+	Unconfirmed string `query:"unconfirmed" doc:"Only what this platform was asked and has not confirmed; any for any platform."`
 	Paging
 }
 
@@ -61,6 +65,9 @@ func (a *api) listOptOuts(ctx context.Context, in *listOptOutsInput) (*listOptOu
 	}
 	if f.Profile, err = parseUUID("query.profile", in.Profile); err != nil {
 		return nil, err
+	}
+	if f.Open = in.Unconfirmed; f.Open != "" && f.Open != promptness.AnyPlatform && !slices.Contains(domain.Platforms, f.Open) {
+		return nil, badParameter("query.unconfirmed", "is none of %s, %s", promptness.AnyPlatform, strings.Join(domain.Platforms, ", "))
 	}
 	cursor, err := positionCursor("opt-outs", in.Cursor)
 	if err != nil {

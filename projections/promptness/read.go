@@ -54,10 +54,14 @@ type Confirmation struct {
 	ConfirmedAt *time.Time `json:"confirmed_at" doc:"When it said that it is done, or its list first showed it; null until then."`
 }
 
+// AnyPlatform stands for all platforms in a filter.
+const AnyPlatform = "any"
+
 // Filter selects opt-outs.
 type Filter struct {
 	Profile  uuid.UUID
 	From, To time.Time // decided_at, from inclusive, to exclusive
+	Open     string    // only what this platform was asked and has not confirmed; AnyPlatform for any
 	Before   int64     // positions below; for pages
 	Limit    int       // 0 is no limit
 }
@@ -117,6 +121,9 @@ func OptOuts(ctx context.Context, q schema.Querier, policy domain.Deadline, now 
 		}
 		if !f.To.IsZero() {
 			add("o.decided_at < $%d", f.To)
+		}
+		if f.Open != "" {
+			add("(o.position, o.channel) IN (SELECT c.decision, c.channel FROM confirmations c WHERE c.confirmed_at IS NULL AND $%d IN (c.platform, '"+AnyPlatform+"'))", f.Open)
 		}
 		if f.Before > 0 {
 			add("o.position < $%d", f.Before)
