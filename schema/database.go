@@ -169,8 +169,20 @@ func Migrate(ctx context.Context, db *sql.DB) error {
 	if _, err := provider.Up(ctx); err != nil {
 		return fmt.Errorf("migrate: %w", unavailable(err))
 	}
+	if _, err := db.ExecContext(ctx, regrant); err != nil {
+		return fmt.Errorf("migrate: %w", unavailable(err))
+	}
 	return nil
 }
+
+// regrant gives back what the migrations granted on the database itself, which a dump of it does not hold.
+const regrant = `DO $$ DECLARE privilege text; BEGIN
+	FOREACH privilege IN ARRAY ARRAY['CREATE', 'TEMPORARY'] LOOP
+		IF NOT has_database_privilege('ledger_service', current_database(), privilege) THEN
+			EXECUTE format('GRANT %s ON DATABASE %I TO ledger_service', privilege, current_database());
+		END IF;
+	END LOOP;
+END $$`
 
 // unavailable marks errors that mean the database is not there, as against one that answered no.
 func unavailable(err error) error {

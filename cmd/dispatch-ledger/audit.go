@@ -36,10 +36,7 @@ func auditDeliveries(s *settings) *cobra.Command {
 					return usagef("--profile %q is no UUID", profile)
 				}
 			}
-			if f.From, err = parseTime("from", from); err != nil {
-				return err
-			}
-			if f.To, err = parseTime("to", to); err != nil {
+			if f.From, f.To, err = parsePeriod(from, to); err != nil {
 				return err
 			}
 			switch against {
@@ -94,6 +91,14 @@ func parseTime(flag, text string) (time.Time, error) {
 		return t, usagef("--%s %q is no time such as 2026-11-23T04:05:06Z", flag, text)
 	}
 	return t, nil
+}
+
+// parsePeriod reads --from and --to.
+func parsePeriod(from, to string) (f, t time.Time, err error) {
+	if f, err = parseTime("from", from); err == nil {
+		t, err = parseTime("to", to)
+	}
+	return f, t, err
 }
 
 func person(id uuid.UUID) string {
@@ -197,16 +202,18 @@ func auditProfile(s *settings) *cobra.Command {
 
 func auditEvents(s *settings) *cobra.Command {
 	var f schema.Filter
-	var from, to string
+	var from, to, profile string
 	cmd := &cobra.Command{
 		Use: "events", Short: "Events of the ledger, filtered", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
-			if f.From, err = parseTime("from", from); err != nil {
+			if f.From, f.To, err = parsePeriod(from, to); err != nil {
 				return err
 			}
-			if f.To, err = parseTime("to", to); err != nil {
-				return err
+			if profile != "" {
+				if f.Subject, err = uuid.Parse(profile); err != nil {
+					return usagef("--profile %q is no UUID", profile)
+				}
 			}
 			if f.Limit < 1 {
 				return usagef("--limit is %d; it is 1 or more", f.Limit)
@@ -216,6 +223,7 @@ func auditEvents(s *settings) *cobra.Command {
 	}
 	cmd.Flags().StringSliceVar(&f.Types, "type", nil, "event type (repeatable)")
 	cmd.Flags().StringVar(&f.Stream, "stream", "", "stream, such as target-welcome")
+	cmd.Flags().StringVar(&profile, "profile", "", "the person concerned, by the CRM's id: with --type sealed.revealed, who looked at their data")
 	cmd.Flags().StringVar(&f.Target, "target", "", "handle of a target")
 	cmd.Flags().StringVar(&f.Actor, "actor", "", "who recorded it: a token's name, or a part of the service")
 	cmd.Flags().StringVar(&from, "from", "", "recorded at or after, RFC 3339")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"slices"
@@ -19,10 +20,7 @@ func auditOutcomes(s *settings) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "outcomes", Short: "How many deliveries, by outcome: of a reaction, a target, a period", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if f.From, err = parseTime("from", from); err != nil {
-				return err
-			}
-			if f.To, err = parseTime("to", to); err != nil {
+			if f.From, f.To, err = parsePeriod(from, to); err != nil {
 				return err
 			}
 			switch deliveries.By(by) {
@@ -38,7 +36,7 @@ func auditOutcomes(s *settings) *cobra.Command {
 				t := table{columns: []string{"what", "total", "succeeded", "failed", "withheld", "rejected", "cancelled", "expired", "pending", "retrying"}}
 				number := func(n int64) string { return strconv.FormatInt(n, 10) }
 				for _, c := range counts {
-					what := c.Reaction + c.Target + stamp(c.Bucket)
+					what := cmp.Or(c.Reaction+c.Target+stamp(c.Bucket), "all")
 					if c.Version > 0 {
 						what += " version " + number(c.Version)
 					}
@@ -92,10 +90,7 @@ func auditConsent(s *settings) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "consent-changes", Short: "Consent changes of a kind: what was answered, by whom, how, from where", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if f.From, err = parseTime("from", from); err != nil {
-				return err
-			}
-			if f.To, err = parseTime("to", to); err != nil {
+			if f.From, f.To, err = parsePeriod(from, to); err != nil {
 				return err
 			}
 			if channel != "" && !slices.Contains(domain.Channels, domain.Channel(channel)) {

@@ -5,7 +5,9 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -151,7 +153,9 @@ func orNull[T comparable](v T) any {
 
 // counted are the rows of the counts.
 func (r *trailRows) counted() (tallies, answers, latencies [][]any) {
-	for k, t := range r.tallies {
+	// In order of time, as a ledger makes them: it is what a reader finds next to each other on disk.
+	for _, k := range slices.SortedFunc(maps.Keys(r.tallies), func(a, b trailBucket) int { return a.at.Compare(b.at) }) {
+		t := r.tallies[k]
 		row := []any{k.daily, k.at, k.reaction, k.target, k.version, k.platform, t.first, t.last}
 		for _, o := range tallyOutcomes {
 			row = append(row, t.of[o])

@@ -32,10 +32,7 @@ func consentPromptness(s *settings) *cobra.Command {
 					return usagef("--profile %q is no UUID", profile)
 				}
 			}
-			if f.From, err = parseTime("from", from); err != nil {
-				return err
-			}
-			if f.To, err = parseTime("to", to); err != nil {
+			if f.From, f.To, err = parsePeriod(from, to); err != nil {
 				return err
 			}
 			if f.Open != "" && f.Open != promptness.AnyPlatform && !slices.Contains(domain.Platforms, f.Open) {

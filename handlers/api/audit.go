@@ -48,10 +48,7 @@ type auditOutcomesOutput struct{ Body Page[deliveries.Count] }
 func (a *api) auditOutcomes(ctx context.Context, in *auditOutcomesInput) (*auditOutcomesOutput, error) {
 	f := deliveries.CountFilter{Target: in.Target, Version: in.Version, Reaction: in.Reaction, Platform: in.Platform}
 	var err error
-	if f.From, err = parseTime("query.from", in.From); err != nil {
-		return nil, err
-	}
-	if f.To, err = parseTime("query.to", in.To); err != nil {
+	if f.From, f.To, err = parsePeriod(in.From, in.To); err != nil {
 		return nil, err
 	}
 	counts, err := deliveries.Counts(ctx, a.reads(ctx), f, deliveries.By(in.By))
@@ -121,10 +118,7 @@ func (a *api) auditConsentChanges(ctx context.Context, in *auditConsentInput) (*
 		Channel: domain.Channel(in.Channel), Purpose: domain.Purpose(in.Purpose), Status: domain.ConsentStatus(in.Status), DecidedBy: in.DecidedBy, Method: in.Method, Source: in.Source,
 	}}
 	var err error
-	if f.From, err = parseTime("query.from", in.From); err != nil {
-		return nil, err
-	}
-	if f.To, err = parseTime("query.to", in.To); err != nil {
+	if f.From, f.To, err = parsePeriod(in.From, in.To); err != nil {
 		return nil, err
 	}
 	key, err := decodeCursor("consent-changes", in.Cursor)

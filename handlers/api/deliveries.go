@@ -138,10 +138,7 @@ func (a *api) listDeliveries(ctx context.Context, in *listDeliveriesInput) (*lis
 	if f.Profile, err = parseUUID("query.profile", in.Profile); err != nil {
 		return nil, err
 	}
-	if f.From, err = parseTime("query.from", in.From); err != nil {
-		return nil, err
-	}
-	if f.To, err = parseTime("query.to", in.To); err != nil {
+	if f.From, f.To, err = parsePeriod(in.From, in.To); err != nil {
 		return nil, err
 	}
 	if in.Platform != "" && !slices.Contains(domain.Platforms, in.Platform) {

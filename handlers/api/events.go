@@ -219,10 +219,7 @@ func (a *api) listEvents(ctx context.Context, in *listEventsInput) (*listEventsO
 	if f.DeliveryID, err = parseUUID("query.delivery", in.Delivery); err != nil {
 		return nil, err
 	}
-	if f.From, err = parseTime("query.from", in.From); err != nil {
-		return nil, err
-	}
-	if f.To, err = parseTime("query.to", in.To); err != nil {
+	if f.From, f.To, err = parsePeriod(in.From, in.To); err != nil {
 		return nil, err
 	}
 	if cursor == 1 && f.Descending {

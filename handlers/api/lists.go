@@ -100,6 +100,14 @@ func parseTime(parameter, value string) (time.Time, error) {
 	return t, nil
 }
 
+// parsePeriod reads the parameters from and to.
+func parsePeriod(from, to string) (f, t time.Time, err error) {
+	if f, err = parseTime("query.from", from); err == nil {
+		t, err = parseTime("query.to", to)
+	}
+	return f, t, err
+}
+
 // optional is nil for the zero value, which JSON shows as null.
 func optional[T comparable](v T) *T {
 	var zero T

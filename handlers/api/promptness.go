@@ -43,9 +43,7 @@ type Span struct {
 }
 
 func (s Span) filter() (f promptness.Filter, err error) {
-	if f.From, err = parseTime("query.from", s.From); err == nil {
-		f.To, err = parseTime("query.to", s.To)
-	}
+	f.From, f.To, err = parsePeriod(s.From, s.To)
 	return f, err
 }
 

@@ -3,7 +3,6 @@ package audit
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/google/uuid"
 	"github.com/lib/pq"
@@ -84,66 +83,82 @@ func inBlocks(ctx context.Context, q schema.Querier, f schema.Filter) ([]domain.
 		return nil, err
 	}
 	f.After, f.UpTo = bounds[0], bounds[1]
-	var sets []string
-	args := []any{f.After / blockSize, (f.UpTo - 1) / blockSize}
-	in := func(dimension string, names []string) {
-		args = append(args, pq.Array(names))
-		match := fmt.Sprintf("name = ANY($%d)", len(args))
-		if len(names) == 1 {
-			match = fmt.Sprintf("name = ($%d::text[])[1]", len(args)) // equality keeps the index's order
+	low, high := f.After/blockSize, (f.UpTo-1)/blockSize
+	var out []domain.Recorded
+	// The most recent blocks nearly always suffice, so few are looked for at first.
+	for size := 16; ; size = min(2*size, 1024) {
+		blocks, err := blocksOf(ctx, q, f, low, high, size)
+		if err != nil {
+			return nil, err
 		}
-		sets = append(sets, fmt.Sprintf("SELECT block FROM blocks WHERE dimension = '%s' AND %s AND block BETWEEN $1 AND $2", dimension, match))
+		found, err := scanBlocks(ctx, q, f, blocks, f.Limit-len(out))
+		if err != nil {
+			return nil, err
+		}
+		if out = append(out, found...); len(out) >= f.Limit || len(blocks) < size {
+			return out, nil
+		}
+		if last := blocks[len(blocks)-1]; f.Descending {
+			high = last - 1
+		} else {
+			low = last + 1
+		}
 	}
-	if f.Target != "" {
-		in("target", []string{f.Target})
-	}
-	if f.Actor != "" {
-		in("actor", []string{f.Actor})
-	}
-	if len(f.Types) > 0 {
-		in("type", f.Types)
-	}
+}
+
+// blocksOf gives the first blocks between two where everything that is asked for occurs, as a filter's order has it. Each name is
+// followed along its index and the names meet on the way, so none of them is gone through to its end.
+func blocksOf(ctx context.Context, q schema.Querier, f schema.Filter, low, high int64, size int) ([]int64, error) {
 	direction := "ASC"
 	if f.Descending {
 		direction = "DESC"
 	}
-	candidates := "SELECT DISTINCT block FROM (" + sets[0] + ") s"
-	if len(sets) > 1 {
-		candidates = strings.Join(sets, " INTERSECT ")
+	page := fmt.Sprintf(" ORDER BY block %s LIMIT %d", direction, size)
+	args := []any{low, high}
+	var sets []string
+	in := func(dimension, name string) {
+		args = append(args, name)
+		sets = append(sets, fmt.Sprintf("(SELECT block FROM blocks WHERE dimension = '%s' AND name = $%d AND block BETWEEN $1 AND $2) s%d", dimension, len(args), len(sets)))
 	}
-	rows, err := q.QueryContext(ctx, candidates+" ORDER BY block "+direction, args...)
+	if f.Target != "" {
+		in("target", f.Target)
+	}
+	if f.Actor != "" {
+		in("actor", f.Actor)
+	}
+	switch {
+	case len(f.Types) == 1:
+		in("type", f.Types[0])
+	case len(f.Types) > 1:
+		each := page
+		if len(sets) > 0 {
+			each = "" // which of them meet the others is not known yet
+		}
+		args = append(args, pq.Array(f.Types))
+		sets = append(sets, fmt.Sprintf("(SELECT DISTINCT b.block FROM unnest($%d::text[]) AS n (name) CROSS JOIN LATERAL (SELECT block FROM blocks WHERE dimension = 'type' AND name = n.name AND block BETWEEN $1 AND $2%s) b) s%d",
+			len(args), each, len(sets)))
+	}
+	query := "SELECT block FROM " + sets[0]
+	for _, set := range sets[1:] {
+		query += " JOIN " + set + " USING (block)"
+	}
+	rows, err := q.QueryContext(ctx, query+page, args...)
 	if err != nil {
 		return nil, fmt.Errorf("audit events: %w", err)
 	}
 	defer rows.Close()
 	var blocks []int64
-	var out []domain.Recorded
-	flush := func() error {
-		found, err := scanBlocks(ctx, q, f, blocks, f.Limit-len(out))
-		out, blocks = append(out, found...), blocks[:0]
-		return err
-	}
-	// The most recent blocks nearly always suffice, so few are read at first.
-	size := 16
 	for rows.Next() {
 		var b int64
 		if err := rows.Scan(&b); err != nil {
 			return nil, fmt.Errorf("audit events: %w", err)
 		}
-		if blocks = append(blocks, b); len(blocks) == size {
-			if err := flush(); err != nil {
-				return nil, err
-			}
-			if len(out) >= f.Limit {
-				return out, nil
-			}
-			size = min(2*size, 1024)
-		}
+		blocks = append(blocks, b)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("audit events: %w", err)
 	}
-	return out, flush()
+	return blocks, nil
 }
 
 // met reports whether there is an event that has all that is asked for.
