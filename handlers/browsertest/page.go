@@ -3,6 +3,7 @@ package browsertest
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -17,7 +18,7 @@ import (
 )
 
 // EnvArtefacts names the environment variable with the directory that screenshots go to. Without it they go to
-// dispatch-ledger-artefacts in the system's directory for temporary files.
+// dispatch-ledger-artefacts and the user's number in the system's directory for temporary files, which others write in too.
 const EnvArtefacts = "DISPATCH_LEDGER_TEST_ARTEFACTS"
 
 // patience is how long one action may take before the test fails: much longer than any does, because a browser that
@@ -216,7 +217,7 @@ func (p *Page) Screenshot(name string) string {
 	picture := run(p, chromedp.FullScreenshot(100))
 	dir := os.Getenv(EnvArtefacts)
 	if dir == "" {
-		dir = filepath.Join(os.TempDir(), "dispatch-ledger-artefacts")
+		dir = filepath.Join(os.TempDir(), fmt.Sprintf("dispatch-ledger-artefacts-%d", os.Getuid()))
 	}
 	path := filepath.Join(dir, fileName.ReplaceAllString(p.t.Name()+"-"+name, "-")+".png")
 	if err := os.MkdirAll(dir, 0o750); err != nil {
