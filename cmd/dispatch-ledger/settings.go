@@ -26,6 +26,7 @@ type settings struct {
 	output      string
 	masterKey   string
 
+	masterKeyURIs  []string
 	checkpointURLs []string
 }
 
@@ -38,6 +39,7 @@ func (s *settings) addTo(flags *pflag.FlagSet) {
 	flags.StringVar(&s.dataDir, "data-dir", defaultDataDir(s.env.lookup), "where the private PostgreSQL, the master key and the last checkpoint live")
 	flags.StringVar(&s.name, "ledger", "ledger", "SQL schema of the ledger, so that one database can hold several")
 	flags.StringVar(&s.masterKey, "master-key-file", "", "file with the master key; made on first use under --data-dir when empty. DISPATCH_LEDGER_MASTER_KEY holds the key itself")
+	flags.StringSliceVar(&s.masterKeyURIs, "master-key-uri", nil, "where the master key is: a file, env:NAME, or a key of HashiCorp Vault's transit engine, such as hcvault://vault.example.com:8200/transit/keys/ledger (repeatable: the first wraps, the others open what they wrapped)")
 	flags.StringSliceVar(&s.checkpointURLs, "checkpoint-url", nil, "where the last checkpoint is kept besides the data directory: a URL that answers GET with what was PUT (repeatable)")
 	flags.StringVar(&s.logFormat, "log-format", "text", "text or json")
 	flags.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")

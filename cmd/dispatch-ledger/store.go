@@ -205,20 +205,6 @@ func (st *store) migrate(ctx context.Context) error {
 	return errors.Join(schema.Migrate(ctx, owner), owner.Close())
 }
 
-// key is the master key: from the environment, from a file, or made beside the private database.
-func (s *settings) key() (schema.MasterKey, error) {
-	if key, ok, err := schema.MasterKeyFromEnvironment(s.env.lookup); ok || err != nil {
-		return key, err
-	}
-	if s.masterKey != "" {
-		return schema.LoadMasterKey(s.masterKey)
-	}
-	if err := os.MkdirAll(s.dataDir, 0o700); err != nil {
-		return schema.MasterKey{}, fmt.Errorf("make the data directory: %w", err)
-	}
-	return schema.LoadOrCreateMasterKey(filepath.Join(s.dataDir, "master.key"))
-}
-
 // with opens the store for a command and closes it after. A command that runs the database itself first brings the
 // projections up to date, since nobody else does.
 func (s *settings) with(ctx context.Context, do func(context.Context, *store) error) error {
