@@ -215,8 +215,8 @@ func continues(ctx context.Context, q Querier, size int64, signed []byte, known 
 			return fmt.Errorf("%w: it holds %d events and is being built up to %d again", ErrTreeBehind, size, before.Size)
 		}
 		return fmt.Errorf("%w: %s covers %d events, and the ledger ends at %d. The database was restored from an older backup or cut short. "+
-			"Restore one that reaches position %d. If there is none, the events are lost: keep that checkpoint as the proof of it, put it aside, "+
-			"and give the ledger a new origin", ErrRewound, where, before.Size, head, before.Size)
+			"Restore one that reaches position %d. If there is none, the events are lost: put that checkpoint aside as the proof of it; what is "+
+			"signed from then on forks from it, and whoever saw it will notice", ErrRewound, where, before.Size, head, before.Size)
 	}
 	root, err := TreeRoot(ctx, q, before.Size)
 	if err != nil {

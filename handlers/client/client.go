@@ -54,12 +54,15 @@ var (
 	ErrClosed = errors.New("the client is closed")
 	// ErrRefused is an event that the ledger will never take as it is; the message says why. See *Refused.
 	ErrRefused = errors.New("the ledger refuses the event")
+	// ErrToken is a token that the ledger does not take, or not for this. Nothing was recorded; keep the event, mend the token and
+	// send it again. See *Refused.
+	ErrToken = errors.New("the ledger does not take the token")
 	// ErrUnknown is an event of which nobody knows whether it was recorded: patience ran out before an answer came. Send it
 	// again, unchanged.
 	ErrUnknown = errors.New("no answer: it is not known whether the event was recorded; send it again")
 )
 
-// Refused says why an event was refused. It wraps ErrRefused.
+// Refused says why an event was refused. It wraps ErrRefused, or ErrToken where the token was.
 type Refused struct {
 	Status  int    // of HTTP
 	Type    string // the problem's URN
@@ -76,8 +79,13 @@ func (r *Refused) Error() string {
 	return fmt.Sprintf("%s (HTTP %d)", text, r.Status)
 }
 
-// Unwrap gives ErrRefused.
-func (r *Refused) Unwrap() error { return ErrRefused }
+// Unwrap gives ErrRefused or ErrToken.
+func (r *Refused) Unwrap() error {
+	if r.Status == http.StatusUnauthorized || r.Status == http.StatusForbidden {
+		return ErrToken
+	}
+	return ErrRefused
+}
 
 // Client gathers the events of concurrent callers into requests. It is safe for concurrent use.
 type Client struct {
@@ -359,7 +367,7 @@ func (c *Client) try(batch []*item) ([]Recorded, *problem, error) {
 		return nil, refused, nil
 	}
 	var permanent *backoff.PermanentError
-	if err != nil && !errors.As(err, &permanent) && !errors.Is(err, ErrRefused) {
+	if err != nil && !errors.As(err, &permanent) && !errors.Is(err, ErrRefused) && !errors.Is(err, ErrToken) {
 		err = fmt.Errorf("%w: %w", ErrUnknown, err)
 	}
 	return recorded, nil, err

@@ -145,9 +145,10 @@ func TestWhatIsRefusedFailsAlone(t *testing.T) {
 	if !errors.As(err, &refused) || refused.Status != http.StatusConflict || recorded[0].Position == 0 {
 		t.Errorf("an id used again: %+v, %v", recorded, err)
 	}
+	// Whoever throws away what is refused must not lose what was sent with a token that had been revoked.
 	stranger := open(t, s, "dl_wrong")
-	if _, err := stranger.Send(t.Context(), client.Event{Data: firing("t")}); !errors.Is(err, client.ErrRefused) {
-		t.Errorf("with a wrong token: %v", err)
+	if _, err := stranger.Send(t.Context(), client.Event{Data: firing("t")}); !errors.Is(err, client.ErrToken) || errors.Is(err, client.ErrRefused) {
+		t.Errorf("with a wrong token: %v, want %v and not %v", err, client.ErrToken, client.ErrRefused)
 	}
 }
 
