@@ -64,7 +64,7 @@ WITH settled AS (
     SELECT DISTINCT ON (f.delivery_id) f.delivery_id, f.outcome, f.reason, f.detail,
            CASE WHEN f.outcome IN ('retrying', 'pending') THEN f.next_attempt_at END AS next_attempt_at,
            CASE WHEN f.outcome NOT IN ('retrying', 'pending') THEN f.recorded_at END AS finished_at,
-           max(f.made) OVER w AS attempts, max(f.position) OVER w AS changed, max(f.against) OVER w AS against
+           max(f.made) OVER w AS attempts, max(f.position) OVER w AS changed, max(f.against) OVER w AS against, bool_or(f.as_planned) OVER w AS as_planned
     FROM (
         SELECT delivery_id FROM slice
         WHERE type IN ('delivery.attempted', 'delivery.attempt_lost', 'delivery.withheld', 'delivery.cancelled', 'delivery.expired', 'delivery.requeued', 'delivery.deferred')
@@ -76,10 +76,10 @@ WITH settled AS (
     ) opened
     CROSS JOIN LATERAL (
         SELECT a.delivery_id, a.position, a.attempt, a.attempt AS made, a.outcome, a.verdict AS reason, a.reason AS detail, a.next_attempt_at, a.recorded_at,
-               CASE WHEN coalesce(a.consent, p.consent)->>'decision' = 'flagged' THEN coalesce(a.consent, p.consent)->>'reason' END AS against
-        FROM attempts a JOIN deliveries p ON p.delivery_id = a.delivery_id WHERE a.delivery_id = touched.delivery_id
+               CASE WHEN a.consent->>'decision' = 'flagged' THEN a.consent->>'reason' END AS against, a.consent IS NULL AS as_planned
+        FROM attempts a WHERE a.delivery_id = touched.delivery_id
         UNION ALL
-        SELECT u.delivery_id, u.position, u.attempt, 0, u.outcome, u.reason, u.detail, u.due_at, u.recorded_at, NULL
+        SELECT u.delivery_id, u.position, u.attempt, 0, u.outcome, u.reason, u.detail, u.due_at, u.recorded_at, NULL, false
         FROM turns u WHERE u.delivery_id = touched.delivery_id
     ) f
     WINDOW w AS (PARTITION BY f.delivery_id)
@@ -91,7 +91,8 @@ WITH settled AS (
 , updated AS (
     UPDATE deliveries AS t SET
         outcome = s.outcome, reason = s.reason, detail = s.detail, next_attempt_at = s.next_attempt_at, finished_at = s.finished_at,
-        attempts = s.attempts, against = s.against, changed = s.changed
+        attempts = s.attempts, changed = s.changed,
+        against = greatest(s.against, CASE WHEN s.as_planned AND t.consent->>'decision' = 'flagged' THEN t.consent->>'reason' END)
     FROM settled s WHERE t.delivery_id = s.delivery_id
     RETURNING t.delivery_id, t.planned_at, t.reaction, t.target, t.target_version, t.platform, t.outcome
 )
