@@ -1,26 +1,3 @@
--- name: a firing answered, and counted with its quarter of an hour and its day
--- on: delivery.planned, delivery.withheld, delivery.rejected
-WITH answered AS (
-    INSERT INTO deliveries (delivery_id, position, firing_id, firing_position, reaction, trigger, cause, target, target_version, platform,
-                            profile_id, outcome, reason, detail, consent, unresolved, body_sha256, max_attempts, planned_at, finished_at,
-                            next_attempt_at, attempts, changed)
-    SELECT e.delivery_id, e.position, d.firing_id, d.firing_position, d.reaction, d.trigger, d.cause, e.target, d.target_version, d.platform,
-           e.subject, e.state, d.reason, d.detail, d.consent, d.unresolved, d.body_sha256, d.max_attempts, e.recorded_at,
-           CASE WHEN e.type <> 'delivery.planned' THEN e.recorded_at END,
-           CASE WHEN e.type = 'delivery.planned' THEN coalesce(d.due_at, e.recorded_at) END, 0, e.position
-    FROM slice e, json_to_record(e.data) AS d (firing_id uuid, firing_position bigint, reaction text, trigger text, cause text,
-           target_version bigint, platform text, reason text, detail text, consent json, unresolved json, body_sha256 text, max_attempts int, attempt int, due_at timestamptz)
-    WHERE e.type IN ('delivery.planned', 'delivery.withheld', 'delivery.rejected') AND d.attempt IS NULL
-    RETURNING position, planned_at, reaction, target, target_version, platform, outcome
-)
-INSERT INTO tallies AS t (daily, bucket, reaction, target, target_version, platform, first, last, pending, retrying, succeeded, failed, withheld, rejected, cancelled, expired)
-SELECT w.daily, date_bin(w.width, a.planned_at, '2000-01-01Z'), a.reaction, a.target, coalesce(a.target_version, 0), coalesce(a.platform, ''), min(a.position), max(a.position),
-       count(*) FILTER (WHERE a.outcome = 'pending'), 0, 0, 0, count(*) FILTER (WHERE a.outcome = 'withheld'), count(*) FILTER (WHERE a.outcome = 'rejected'), 0, 0
-FROM answered a, (VALUES (false, interval '15 minutes'), (true, interval '1 day')) AS w (daily, width)
-GROUP BY 1, 2, 3, 4, 5, 6
-ON CONFLICT (daily, bucket, reaction, target, target_version, platform) DO UPDATE SET
-    last = excluded.last, pending = t.pending + excluded.pending, withheld = t.withheld + excluded.withheld, rejected = t.rejected + excluded.rejected;
-
 -- name: an attempt made, or lost; how attempts were answered, and how long they took
 -- on: delivery.attempted, delivery.attempt_lost
 -- The JSON is parsed once for the three tables.
@@ -53,14 +30,24 @@ SELECT e.delivery_id, e.position, e.state, d.attempt,
 FROM slice e, json_to_record(e.data) AS d (attempt int, reason text, detail text, due_at timestamptz)
 WHERE e.type IN ('delivery.withheld', 'delivery.cancelled', 'delivery.expired', 'delivery.requeued', 'delivery.deferred') AND (e.type <> 'delivery.withheld' OR d.attempt IS NOT NULL);
 
--- name: what became of it
--- on: delivery.attempted, delivery.attempt_lost, delivery.withheld, delivery.cancelled, delivery.expired, delivery.requeued, delivery.deferred
+-- name: what became of each firing
+-- on: delivery.planned, delivery.withheld, delivery.rejected, delivery.attempted, delivery.attempt_lost, delivery.cancelled, delivery.expired, delivery.requeued, delivery.deferred
 -- What a delivery is follows from all that happened to it, in order, and not from what it was before this slice; that
 -- makes the result the same however the ledger is sliced. Being put back into the queue opens it again. From there on the
 -- first settled outcome stands, whatever else is still reported; only a success overrules it, because then the platform
 -- did take it. What is reported late of an attempt before it was put back counts only as a success.
--- Its quarter of an hour and its day are counted anew with it: a WITH query sees the rows as they were before.
-WITH settled AS (
+-- A delivery that is planned in this slice is written once, as what it became by the end of it. The join is a full one because that is
+-- never done row by row, however few rows the planner expects.
+-- Its quarter of an hour and its day are counted with it: a WITH query sees the rows as they were before, and none of its own.
+WITH planned AS MATERIALIZED (
+    SELECT e.delivery_id, e.position, d.firing_id, d.firing_position, d.reaction, d.trigger, d.cause, e.target, d.target_version, d.platform, e.subject,
+           e.state, d.reason, d.detail, d.consent, d.unresolved, d.body_sha256, d.max_attempts, e.recorded_at,
+           CASE WHEN e.type <> 'delivery.planned' THEN e.recorded_at END AS finished_at,
+           CASE WHEN e.type = 'delivery.planned' THEN coalesce(d.due_at, e.recorded_at) END AS next_attempt_at
+    FROM slice e, json_to_record(e.data) AS d (firing_id uuid, firing_position bigint, reaction text, trigger text, cause text,
+           target_version bigint, platform text, reason text, detail text, consent json, unresolved json, body_sha256 text, max_attempts int, attempt int, due_at timestamptz)
+    WHERE e.type IN ('delivery.planned', 'delivery.withheld', 'delivery.rejected') AND d.attempt IS NULL
+), settled AS (
     SELECT DISTINCT ON (f.delivery_id) f.delivery_id, f.outcome, f.reason, f.detail,
            CASE WHEN f.outcome IN ('retrying', 'pending') THEN f.next_attempt_at END AS next_attempt_at,
            CASE WHEN f.outcome NOT IN ('retrying', 'pending') THEN f.recorded_at END AS finished_at,
@@ -87,30 +74,42 @@ WITH settled AS (
              (f.position >= opened.position AND (f.outcome IN ('succeeded', 'cancelled', 'expired') OR f.attempt >= opened.attempt)) DESC, -- what counts
              (f.outcome = 'succeeded') DESC, (f.outcome NOT IN ('retrying', 'pending')) DESC,
              CASE WHEN f.outcome IN ('retrying', 'pending') THEN -f.position ELSE f.position END
-)
-, updated AS (
+), answered AS (
+    INSERT INTO deliveries (delivery_id, position, firing_id, firing_position, reaction, trigger, cause, target, target_version, platform,
+                            profile_id, outcome, reason, detail, consent, unresolved, body_sha256, max_attempts, planned_at, finished_at,
+                            next_attempt_at, attempts, against, changed)
+    SELECT p.delivery_id, p.position, p.firing_id, p.firing_position, p.reaction, p.trigger, p.cause, p.target, p.target_version, p.platform,
+           p.subject, coalesce(s.outcome, p.state), CASE WHEN s.changed IS NULL THEN p.reason ELSE s.reason END, CASE WHEN s.changed IS NULL THEN p.detail ELSE s.detail END,
+           p.consent, p.unresolved, p.body_sha256, p.max_attempts, p.recorded_at, CASE WHEN s.changed IS NULL THEN p.finished_at ELSE s.finished_at END,
+           CASE WHEN s.changed IS NULL THEN p.next_attempt_at ELSE s.next_attempt_at END, coalesce(s.attempts, 0),
+           greatest(s.against, CASE WHEN s.as_planned AND p.consent->>'decision' = 'flagged' THEN p.consent->>'reason' END), coalesce(s.changed, p.position)
+    FROM planned p FULL JOIN settled s ON s.delivery_id = p.delivery_id
+    WHERE coalesce(p.position, 0) > 0
+    RETURNING position, planned_at, reaction, target, target_version, platform, outcome
+), updated AS ( -- those that were planned before this slice
     UPDATE deliveries AS t SET
         outcome = s.outcome, reason = s.reason, detail = s.detail, next_attempt_at = s.next_attempt_at, finished_at = s.finished_at,
         attempts = s.attempts, changed = s.changed,
         against = greatest(s.against, CASE WHEN s.as_planned AND t.consent->>'decision' = 'flagged' THEN t.consent->>'reason' END)
     FROM settled s WHERE t.delivery_id = s.delivery_id
-    RETURNING t.delivery_id, t.planned_at, t.reaction, t.target, t.target_version, t.platform, t.outcome
-)
-UPDATE tallies AS t SET
-    pending = t.pending + m.pending, retrying = t.retrying + m.retrying, succeeded = t.succeeded + m.succeeded, failed = t.failed + m.failed,
-    withheld = t.withheld + m.withheld, cancelled = t.cancelled + m.cancelled, expired = t.expired + m.expired
-FROM (
-    SELECT w.daily, date_bin(w.width, u.planned_at, '2000-01-01Z') AS bucket, u.reaction, u.target, coalesce(u.target_version, 0) AS target_version, coalesce(u.platform, '') AS platform,
-           count(*) FILTER (WHERE u.outcome = 'pending') - count(*) FILTER (WHERE b.outcome = 'pending') AS pending,
-           count(*) FILTER (WHERE u.outcome = 'retrying') - count(*) FILTER (WHERE b.outcome = 'retrying') AS retrying,
-           count(*) FILTER (WHERE u.outcome = 'succeeded') - count(*) FILTER (WHERE b.outcome = 'succeeded') AS succeeded,
-           count(*) FILTER (WHERE u.outcome = 'failed') - count(*) FILTER (WHERE b.outcome = 'failed') AS failed,
-           count(*) FILTER (WHERE u.outcome = 'withheld') - count(*) FILTER (WHERE b.outcome = 'withheld') AS withheld,
-           count(*) FILTER (WHERE u.outcome = 'cancelled') - count(*) FILTER (WHERE b.outcome = 'cancelled') AS cancelled,
-           count(*) FILTER (WHERE u.outcome = 'expired') - count(*) FILTER (WHERE b.outcome = 'expired') AS expired
+    RETURNING t.delivery_id, t.position, t.planned_at, t.reaction, t.target, t.target_version, t.platform, t.outcome
+), counted AS (
+    SELECT position, planned_at, reaction, target, target_version, platform, outcome, 1 AS n FROM answered
+    UNION ALL
+    SELECT u.position, u.planned_at, u.reaction, u.target, u.target_version, u.platform, v.outcome, v.n
     FROM updated u JOIN deliveries b ON b.delivery_id = u.delivery_id -- as it was before
-    CROSS JOIN (VALUES (false, interval '15 minutes'), (true, interval '1 day')) AS w (daily, width)
+    CROSS JOIN LATERAL (VALUES (u.outcome, 1), (b.outcome, -1)) AS v (outcome, n)
     WHERE u.outcome <> b.outcome
-    GROUP BY 1, 2, 3, 4, 5, 6
-) m
-WHERE t.daily = m.daily AND t.bucket = m.bucket AND t.reaction = m.reaction AND t.target = m.target AND t.target_version = m.target_version AND t.platform = m.platform;
+)
+INSERT INTO tallies AS t (daily, bucket, reaction, target, target_version, platform, first, last, pending, retrying, succeeded, failed, withheld, rejected, cancelled, expired)
+SELECT w.daily, date_bin(w.width, c.planned_at, '2000-01-01Z'), c.reaction, c.target, coalesce(c.target_version, 0), coalesce(c.platform, ''), min(c.position), max(c.position),
+       coalesce(sum(c.n) FILTER (WHERE c.outcome = 'pending'), 0), coalesce(sum(c.n) FILTER (WHERE c.outcome = 'retrying'), 0),
+       coalesce(sum(c.n) FILTER (WHERE c.outcome = 'succeeded'), 0), coalesce(sum(c.n) FILTER (WHERE c.outcome = 'failed'), 0),
+       coalesce(sum(c.n) FILTER (WHERE c.outcome = 'withheld'), 0), coalesce(sum(c.n) FILTER (WHERE c.outcome = 'rejected'), 0),
+       coalesce(sum(c.n) FILTER (WHERE c.outcome = 'cancelled'), 0), coalesce(sum(c.n) FILTER (WHERE c.outcome = 'expired'), 0)
+FROM counted c CROSS JOIN (VALUES (false, interval '15 minutes'), (true, interval '1 day')) AS w (daily, width)
+GROUP BY 1, 2, 3, 4, 5, 6
+ON CONFLICT (daily, bucket, reaction, target, target_version, platform) DO UPDATE SET
+    first = least(t.first, excluded.first), last = greatest(t.last, excluded.last),
+    pending = t.pending + excluded.pending, retrying = t.retrying + excluded.retrying, succeeded = t.succeeded + excluded.succeeded, failed = t.failed + excluded.failed,
+    withheld = t.withheld + excluded.withheld, rejected = t.rejected + excluded.rejected, cancelled = t.cancelled + excluded.cancelled, expired = t.expired + excluded.expired;
