@@ -157,7 +157,7 @@ func (st *store) demo(ctx context.Context, f serveFlags, once bool) error {
 	}
 	say("\nStill serving. Try, in another terminal:\n")
 	say("  curl -s -H 'Authorization: Bearer %s' %s/v1/deliveries", d.token, d.api)
-	say("  open %s/docs\n\nCtrl-C ends it.", d.api)
+	say("  open %s/        the console; sign in with that token\n  open %[1]s/docs    the API\n\nCtrl-C ends it.", d.api)
 	select {
 	case <-ctx.Done():
 		return stop()

@@ -99,6 +99,9 @@ var (
 	RetryDelivery       = Operation[retryDeliveryInput, retryDeliveryOutput]{"retry-delivery"}
 	CancelDelivery      = Operation[cancelDeliveryInput, struct{}]{"cancel-delivery"}
 	ReplayDeliveries    = Operation[replayInput, replayOutput]{"replay-deliveries"}
+	ListReplays         = Operation[Paging, listReplaysOutput]{"list-replays"}
+	GetReplay           = Operation[oneReplayInput, oneReplayOutput]{"get-replay"}
+	CancelReplay        = Operation[oneReplayInput, struct{}]{"cancel-replay"}
 	ListEvents          = Operation[listEventsInput, listEventsOutput]{"list-events"}
 	GetEvent            = Operation[getEventInput, getEventOutput]{"get-event"}
 	GetProof            = Operation[getEventInput, textOutput]{"get-proof"}
@@ -129,6 +132,7 @@ var (
 	ListProjections     = Operation[struct{ Paging }, listProjectionsOutput]{"list-projections"}
 	RebuildProjection   = Operation[ReaderInput, struct{}]{"rebuild-projection"}
 	ResumeReader        = Operation[ReaderInput, struct{}]{"resume-reader"}
+	SkipEvent           = Operation[skipEventInput, skipEventOutput]{"skip-event"}
 	GetVerification     = Operation[struct{}, getVerificationOutput]{"get-verification"}
 	StartVerification   = Operation[struct{}, struct{}]{"start-verification"}
 	GetEvidence         = Operation[getDeliveryInput, textOutput]{"get-evidence"}

@@ -166,6 +166,16 @@ func (p *Page) Follow(selector string) {
 	}
 }
 
+// FollowByKey presses keys where the focus is and waits until the page that this leads to has loaded.
+func (p *Page) FollowByKey(keys string) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	if _, err := chromedp.RunResponse(ctx, chromedp.KeyEvent(keys)); err != nil {
+		p.t.Fatalf("follow by key: %v", err)
+	}
+}
+
 // Type types text into the first element that matches the selector, key by key.
 func (p *Page) Type(selector, text string) {
 	p.t.Helper()

@@ -20,6 +20,7 @@ var may = map[string]string{ // o, c, p, n (analyst), a
 	"GET /{$}": "ocpna", "GET /live": "ocpna", "GET /settings": "ocpna",
 	"GET /deliveries": "ocpna", "GET /deliveries/{id}": "ocpna", "GET /deliveries/unknown": "ocpna", "GET /deliveries/{id}/evidence": "ocpa",
 	"POST /deliveries/{id}/retry": "oa", "POST /deliveries/{id}/cancel": "opa",
+	"GET /replays": "ocpna", "POST /replays": "oa", "GET /replays/{id}": "ocpna", "POST /replays/{id}/cancel": "oa",
 	"GET /targets": "ocna", "GET /targets/{handle}": "ocna", "GET /targets/{handle}/edit": "oa", "POST /targets/{handle}/edit": "oa",
 	"POST /targets/{handle}/preview": "oa", "POST /targets/{handle}/switch": "oa", "POST /targets/{handle}/delete": "oa",
 	"POST /targets/{handle}/context": "oa", "POST /targets/{handle}/try": "oa", "POST /targets/{handle}/fire": "oa", "POST /targets/{handle}/move": "oa", "POST /targets/{handle}/rollback": "oa",
@@ -31,7 +32,7 @@ var may = map[string]string{ // o, c, p, n (analyst), a
 	"GET /policies": "ocpna", "POST /policies/consent": "a", "POST /policies/retention": "pa", "GET /policies/platforms/{$}": "oa", "GET /policies/platforms/{name}": "ocpna", "POST /policies/platforms/{name}": "oa",
 	"GET /people": "ocpa", "GET /people/{id}": "ocpa", "GET /consent-changes": "ocpa",
 	"GET /ledger": "ocpa", "GET /ledger/{position}": "ocpa", "GET /ledger/{position}/proof": "ocpa", "GET /verification": "ocpa", "POST /verification": "oca",
-	"GET /projections": "ocna", "POST /projections/{name}/rebuild": "ona",
+	"GET /projections": "ocna", "POST /projections/{name}/rebuild": "ona", "POST /projections/{name}/resume": "oa", "POST /projections/{name}/skip": "oa",
 	"POST /settings/tokens": "a", "POST /settings/tokens/{name}/revoke": "a", "POST /settings/secrets": "oa",
 }
 

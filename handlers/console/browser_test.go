@@ -11,9 +11,12 @@ import (
 )
 
 // signIn opens a page as somebody does who is not signed in: by the login.
-func (h *house) signIn(t *testing.T, role schema.Role, path string, view browsertest.View) *browsertest.Page {
+func (h *house) signIn(t *testing.T, role schema.Role, path string, view browsertest.View, look ...func(login *browsertest.Page)) *browsertest.Page {
 	t.Helper()
 	p := browsertest.Open(t, h.server.URL+path, view)
+	for _, l := range look {
+		l(p)
+	}
 	p.Type("#token", h.tokens[role])
 	p.Follow("form button")
 	p.CheckStatus(http.StatusOK)
@@ -51,7 +54,7 @@ func TestEveryPage(t *testing.T) {
 	h.furnish()
 	pages := map[string]string{
 		"overview": "/", "deliveries": "/deliveries?outcome=failed&outcome=withheld", "delivery": "/deliveries/" + h.sent["failed"].String(), "none": "/deliveries?target=nothing",
-		"unknown": "/deliveries/unknown", "targets": "/targets", "target": "/targets/klaviyo-reward-earned?from=1&to=2", "edit": "/targets/klaviyo-reward-earned/edit", "proposals": "/proposals",
+		"unknown": "/deliveries/unknown", "replays": "/replays?count=yes&outcome=failed", "targets": "/targets", "target": "/targets/klaviyo-reward-earned?from=1&to=2", "edit": "/targets/klaviyo-reward-earned/edit", "proposals": "/proposals",
 		"people": "/people", "person": "/people/" + h.people[0].String(), "erase": "/people/" + h.people[0].String() + "/erase", "consent-changes": "/consent-changes", "opt-outs": "/opt-outs", "ledger": "/ledger", "event": "/ledger/9",
 		"verification": "/verification", "reconciliation": "/reconciliation", "run": "/reconciliation/" + h.runs["done"].String(), "findings": "/findings", "projections": "/projections",
 		"policies": "/policies", "platform": "/policies/platforms/klaviyo", "settings": "/settings", "lost": "/nowhere",
@@ -64,7 +67,10 @@ func TestEveryPage(t *testing.T) {
 	for name, view := range map[string]browsertest.View{"light": {}, "dark": {Dark: true}, "narrow": {Width: 390, Height: 844}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			page := h.signIn(t, schema.RoleAdmin, "/people", view)
+			page := h.signIn(t, schema.RoleAdmin, "/people", view, func(login *browsertest.Page) {
+				login.Screenshot("login-" + name)
+				login.CheckAccessible()
+			})
 			for _, what := range names {
 				before := len(page.Requests())
 				page.Goto(h.server.URL + pages[what])

@@ -61,6 +61,7 @@ func (c chart) SVG() template.HTML {
 	base := make([]float64, n)
 	for _, s := range c.Series {
 		var path strings.Builder
+		broken := false
 		for i := range n {
 			value := 0.0
 			if i < len(s.Values) {
@@ -70,9 +71,13 @@ func (c chart) SVG() template.HTML {
 			if !c.Lines {
 				at += base[i]
 			}
+			if c.Lines && value == 0 {
+				broken = true // nothing was measured then
+				continue
+			}
 			letter := "L"
-			if i == 0 {
-				letter = "M"
+			if i == 0 || broken {
+				letter, broken = "M", false
 			}
 			fmt.Fprintf(&path, "%s%.1f %.1fH%.1f", letter, x(i), y(at), x(i+1))
 		}

@@ -18,6 +18,7 @@ type deliveriesPage struct {
 	Chosen    map[string]bool
 	Filter    map[string]string
 	Platforms []string
+	Replay    string // address of a replay of these; empty for who may not
 }
 
 func (c *console) listDeliveries(v *visit) error {
@@ -59,8 +60,12 @@ func (c *console) listDeliveries(v *visit) error {
 	if err != nil {
 		return err
 	}
+	replay := ""
+	if v.may(api.ReplayDeliveries.ID) {
+		replay = "/replays?" + v.r.Form.Encode()
+	}
 	return c.page(v, "deliveries", "Deliveries", deliveriesPage{
-		Items: out.Body.Items, Next: out.Body.Next, Outcomes: domain.Outcomes, Platforms: domain.Platforms, Chosen: chosen,
+		Replay: replay, Items: out.Body.Items, Next: out.Body.Next, Outcomes: domain.Outcomes, Platforms: domain.Platforms, Chosen: chosen,
 		Filter: map[string]string{"target": in.Target, "reaction": in.Reaction, "profile": in.Profile, "platform": in.Platform, "reason": in.Reason, "against": in.Against, "from": v.value("from"), "to": v.value("to")},
 	})
 }

@@ -3,6 +3,7 @@ package console
 import (
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,7 +15,8 @@ import (
 
 type projectionsPage struct {
 	Projections, Readers, Builds []projections.Status
-	MayRebuild                   bool
+	MayRebuild, MayResume        bool
+	Busy                         bool // something is being built
 }
 
 func (c *console) listProjections(v *visit) error {
@@ -24,8 +26,10 @@ func (c *console) listProjections(v *visit) error {
 	if err != nil {
 		return err
 	}
-	p := projectionsPage{MayRebuild: v.may(api.RebuildProjection.ID)}
+	p := projectionsPage{MayRebuild: v.may(api.RebuildProjection.ID), MayResume: v.may(api.ResumeReader.ID)}
+	building := []string{"asked", "running"}
 	for _, s := range out.Body.Items {
+		p.Busy = p.Busy || s.Rebuild != nil && slices.Contains(building, s.Rebuild.State) || s.Kind == "build" && slices.Contains(building, s.State)
 		switch s.Kind {
 		case "projection":
 			p.Projections = append(p.Projections, s)
@@ -47,6 +51,30 @@ func (c *console) rebuild(v *visit) error {
 	return v.back("/projections", "rebuild")
 }
 
+// resumeReader has a parked reader try again, after what stopped it was mended.
+func (c *console) resumeReader(v *visit) error {
+	in := api.ResumeReader.In()
+	in.Name = v.r.PathValue("name")
+	if _, err := api.ResumeReader.Call(v.r.Context(), c.Service, v.who, in); err != nil {
+		return err
+	}
+	return v.back("/projections", "reader_resumed")
+}
+
+// skipEvent has a parked reader pass over the event that it cannot read.
+func (c *console) skipEvent(v *visit) error {
+	in := api.SkipEvent.In()
+	in.Name, in.Body.Reason = v.r.PathValue("name"), v.value("reason")
+	in.Body.Position, _ = strconv.ParseInt(v.value("position"), 10, 64)
+	if in.Body.Reason == "" {
+		return needsReason()
+	}
+	if _, err := api.SkipEvent.Call(v.r.Context(), c.Service, v.who, in); err != nil {
+		return err
+	}
+	return v.back("/projections", "skipped")
+}
+
 type settingsPage struct {
 	Session    schema.Session
 	Tokens     []schema.Token
@@ -61,7 +89,11 @@ type settingsPage struct {
 }
 
 // acts are the types of event that say who changed what may be done.
-var acts = []string{"token.created", "token.revoked", "secret.changed", "session.opened", "session.closed", "target.changed", "target.disabled", "target.enabled", "target.deleted", "ledger.verified"}
+var acts = []string{
+	"token.created", "token.revoked", "secret.changed", "secret.deleted", "secret.retired", "session.opened", "session.closed",
+	"target.changed", "target.disabled", "target.enabled", "target.deleted", "target.proposed", "target.approved", "target.declined", "target.paused", "target.resumed", "partial.changed", "partial.deleted",
+	"consent.policy_changed", "platform.policy_changed", "retention.changed", "reconciliation.approved", "finding.resolved", "replay.asked", "reader.skipped", "profile.erased", "ledger.verified",
+}
 
 func (c *console) settings(v *visit) error { return c.showSettings(v, nil) }
 

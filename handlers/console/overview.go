@@ -27,6 +27,11 @@ type overviewPage struct {
 	Parked       int
 	Lag          int64
 	Empty        bool // nothing was ever fired
+	Platforms    int
+	Undecided    int64 // differences with platforms that wait for a decision
+	Unconfirmed  int64 // opt-outs that platforms have not confirmed
+	Drift        *chart
+	Proposals    int // changes of targets that wait for a second person
 	Questions    []entry
 }
 
@@ -35,6 +40,7 @@ var questions = []struct{ title, path, operation string }{
 	{"What was sent to people who were opted out?", "/deliveries?against=opted_out", api.ListDeliveries.ID},
 	{"Which firings never became a delivery, and why?", "/deliveries?outcome=withheld&outcome=rejected", api.ListDeliveries.ID},
 	{"Which requests have an unknown outcome?", "/deliveries/unknown?open=yes", api.AuditUnknown.ID},
+	{"Which opt-outs has a platform not confirmed?", "/opt-outs", api.SumOptOuts.ID},
 	{"Who opted out, where and how?", "/consent-changes?status=opted_out", api.AuditConsentChanges.ID},
 	{"Who changed a target?", "/ledger?type=target.changed", api.ListEvents.ID},
 	{"Who looked at sealed data?", "/ledger?type=sealed.revealed", api.ListEvents.ID},
@@ -97,12 +103,52 @@ func (c *console) overview(v *visit) (err error) {
 			}
 		}
 	}
+	if err := c.waitingForPeople(v, &p); err != nil {
+		return err
+	}
 	for _, q := range questions {
 		if v.may(q.operation) {
 			p.Questions = append(p.Questions, entry{Title: q.title, Path: q.path})
 		}
 	}
 	return c.page(v, "overview", "Overview", p)
+}
+
+// waitingForPeople is what nobody but a person brings on, and how far platforms' lists are from ours.
+func (c *console) waitingForPeople(v *visit, p *overviewPage) error {
+	ctx := v.r.Context()
+	if v.may(api.ListPlatforms.ID) {
+		in := api.ListPlatforms.In()
+		in.Limit = 500
+		out, err := api.ListPlatforms.Call(ctx, c.Service, v.who, in)
+		if err != nil {
+			return err
+		}
+		p.Platforms = len(out.Body.Items)
+		for _, connected := range out.Body.Items {
+			p.Undecided += connected.Standing.Open
+			p.Unconfirmed += connected.Standing.Unconfirmed
+		}
+	}
+	if p.Platforms > 0 && v.may(api.ListReconciliations.ID) {
+		in := api.ListReconciliations.In()
+		in.Limit = runsPlotted
+		out, err := api.ListReconciliations.Call(ctx, c.Service, v.who, in)
+		if err != nil {
+			return err
+		}
+		p.Drift = driftOf(out.Body.Items)
+	}
+	if v.may(api.ListProposals.ID) {
+		in := api.ListProposals.In()
+		in.Limit = 500
+		out, err := api.ListProposals.Call(ctx, c.Service, v.who, in)
+		if err != nil {
+			return err
+		}
+		p.Proposals = len(out.Body.Items)
+	}
+	return nil
 }
 
 // sent is what went out in the last day, by quarter of an hour.

@@ -77,6 +77,7 @@ func (c *console) functions() template.FuncMap {
 		"title":    func(code any) string { return title(text(code)) },
 		"markup":   highlight,
 		"rfc":      rfc,
+		"local":    local,
 		"day": func(v any) string {
 			switch v := v.(type) {
 			case *time.Time:
@@ -153,6 +154,15 @@ func field(data json.RawMessage, name string) string {
 		return ""
 	}
 	return value
+}
+
+// local is a time of an address as a form's field takes it.
+func local(text string) string {
+	t, err := parseMoment(text)
+	if err != nil {
+		return text
+	}
+	return t.Format("2006-01-02T15:04:05")
 }
 
 // rfc is a time for an address.
@@ -295,29 +305,33 @@ var menu = []struct{ title, path, operation string }{
 
 // done are the words for what was done, by the code that a redirection carries: nothing from outside is shown.
 var done = map[string]string{
-	"saved":     "Saved. A new version is recorded, and the next firing uses it.",
-	"unchanged": "Nothing has changed, so nothing was recorded.",
-	"proposed":  "Proposed. It holds once somebody else has approved it.",
-	"approved":  "Approved. It is a version now, and the next firing uses it.",
-	"declined":  "Declined. The target stays as it is.",
-	"moved":     "It leads to the new address now. That is a version, and the next firing uses it.",
-	"fired":     "The test was fired. It is recorded like every delivery.",
-	"disabled":  "Switched off. Firings that name it are withheld from now on.",
-	"enabled":   "Switched on. Firings go out through it again.",
-	"deleted":   "Withdrawn. Its versions stay in the ledger.",
-	"retried":   "Put back into the queue. Consent is asked again before the request leaves.",
-	"cancelled": "Cancelled. Nothing more is sent for it.",
-	"rebuild":   "The rebuild was asked for. The live tables serve until it is done.",
-	"revoked":   "Revoked. It, and sessions opened with it, are refused from now on.",
-	"secret":    "Stored. Requests use the new value within seconds; nothing shows it.",
-	"verify":    "The verification has begun.",
-	"paused":    "Paused. What is queued for it waits.",
-	"resumed":   "Resumed. What waited goes out.",
-	"erased":    "Erased. What identified the person cannot be read any more; the opt-outs stay.",
-	"answered":  "Recorded. It holds from the moment that it was decided.",
-	"revealed":  "Shown to you this once. That you looked, and why, is in the ledger.",
-	"resolved":  "Decided. The resolution is recorded.",
-	"started":   "Started. A worker reads the platform's list now; this page follows it.",
+	"saved":            "Saved. A new version is recorded, and the next firing uses it.",
+	"unchanged":        "Nothing has changed, so nothing was recorded.",
+	"proposed":         "Proposed. It holds once somebody else has approved it.",
+	"approved":         "Approved. It is a version now, and the next firing uses it.",
+	"declined":         "Declined. The target stays as it is.",
+	"moved":            "It leads to the new address now. That is a version, and the next firing uses it.",
+	"fired":            "The test was fired. It is recorded like every delivery.",
+	"disabled":         "Switched off. Firings that name it are withheld from now on.",
+	"enabled":          "Switched on. Firings go out through it again.",
+	"deleted":          "Withdrawn. Its versions stay in the ledger.",
+	"retried":          "Put back into the queue. Consent is asked again before the request leaves.",
+	"cancelled":        "Cancelled. Nothing more is sent for it.",
+	"rebuild":          "The rebuild was asked for. The live tables serve until it is done.",
+	"revoked":          "Revoked. It, and sessions opened with it, are refused from now on.",
+	"secret":           "Stored. Requests use the new value within seconds; nothing shows it.",
+	"verify":           "The verification has begun.",
+	"paused":           "Paused. What is queued for it waits.",
+	"resumed":          "Resumed. What waited goes out.",
+	"erased":           "Erased. What identified the person cannot be read any more; the opt-outs stay.",
+	"reader_resumed":   "It tries again. It parks at the same event if that still cannot be read.",
+	"skipped":          "Passed over. Who decided that, and why, is in the ledger.",
+	"replay":           "Asked for. A worker puts them back; this page shows how far that has come.",
+	"replay_cancelled": "Stopped. What was put back stays in the queue.",
+	"answered":         "Recorded. It holds from the moment that it was decided.",
+	"revealed":         "Shown to you this once. That you looked, and why, is in the ledger.",
+	"resolved":         "Decided. The resolution is recorded.",
+	"started":          "Started. A worker reads the platform's list now; this page follows it.",
 
 	"run_approved": "Approved. The run goes on with what it would change.",
 	"run_stopped":  "Stopped. What it had recorded stays; the rest is left.",

@@ -122,7 +122,7 @@ func TestEditingATargetByKeyboard(t *testing.T) {
 	page.Press("by keyboard")
 	focused(t, page, `input[name=reason]`)
 	page.Press(kb.Tab)
-	page.Press(kb.Enter)
+	page.FollowByKey(kb.Enter)
 	page.WaitFor("p.done")
 	if events := h.events(schema.Filter{Stream: domain.TargetStream("klaviyo-reward-earned"), Descending: true, Limit: 1}); !strings.Contains(string(events[0].Data), `"notes":"typed"`) || !strings.Contains(string(events[0].Data), `"by keyboard"`) {
 		t.Errorf("recorded: %s", events[0].Data)

@@ -33,9 +33,11 @@ async function refresh(address = location.href) {
 }
 
 if (document.querySelector("[data-live]") && !new URLSearchParams(location.search).get("cursor")) {
-  let stream, soon, later;
-  // What was recorded is in the tables some milliseconds later; what takes longer is caught by a second look.
-  const moved = () => { soon ??= setTimeout(() => { soon = null; refresh(); }, 300); clearTimeout(later); later = setTimeout(refresh, 2500); };
+  let stream, soon, later, last = 0;
+  // What was recorded is in the tables some milliseconds later; what takes longer is caught by a second look. A busy ledger is
+  // looked at every two seconds.
+  const look = () => { soon = null; last = Date.now(); refresh(); };
+  const moved = () => { soon ??= setTimeout(look, Math.max(300, last + 2000 - Date.now())); clearTimeout(later); later = setTimeout(refresh, 2500); };
   const listen = () => { stream = new EventSource("/live?after=" + document.body.dataset.head); stream.addEventListener("moved", moved); };
   // A page that nobody sees asks for nothing.
   const watch = () => { if (document.hidden) { stream?.close(); stream = null; } else if (!stream) { listen(); refresh(); } };
