@@ -158,10 +158,11 @@ func (i *Inspector) Whose(ctx context.Context, id uuid.UUID) (uuid.UUID, error) 
 	if !errors.Is(err, ErrNotFound) {
 		return e.Subject, err
 	}
-	for e, err := range Events(ctx, i.db, Filter{Stream: domain.DeliveryStream(id), Limit: 1}) {
-		return e.Subject, err
+	first, err := allEvents(ctx, i.db, Filter{Stream: domain.DeliveryStream(id), Limit: 1})
+	if err != nil || len(first) == 0 {
+		return uuid.Nil, err
 	}
-	return uuid.Nil, nil
+	return first[0].Subject, nil
 }
 
 // Forget drops what arrived before a time: a request is kept no longer than what it was made of.
