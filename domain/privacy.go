@@ -7,9 +7,12 @@ type SealedRevealed struct {
 	ProfileID  uuid.UUID `json:"profile_id,omitzero" doc:"the person whose data it is, where one is concerned"`
 	DeliveryID uuid.UUID `json:"delivery_id,omitzero" doc:"the delivery whose data it is, where one is concerned"`
 	Position   int64     `json:"position,omitempty" doc:"the event whose data it is, where it is one"`
-	What       string    `json:"what" doc:"evidence, event, delivery or access"`
+	What       string    `json:"what" doc:"evidence, event, delivery, access or rejected message"`
 	Reason     string    `json:"reason" doc:"why, in words"`
 }
+
+// RevealedRejected is what was shown where it was a message that is no event: nobody knows whose data it holds.
+const RevealedRejected = "rejected message"
 
 var _ = declare("sealed.revealed", 1, FromLedger, "Somebody was shown sealed data; who, stands as the actor.",
 	SealedRevealed{DeliveryID: exampleDelivery, What: "evidence", Reason: "regulator's request 2026-118"})
@@ -31,7 +34,7 @@ func (s SealedRevealed) Keys() Keys { return Keys{Subject: s.ProfileID, Delivery
 // Validate reports what is wrong with the payload.
 func (s SealedRevealed) Validate() error {
 	switch {
-	case s.ProfileID == uuid.Nil && s.DeliveryID == uuid.Nil && s.Position == 0:
+	case s.ProfileID == uuid.Nil && s.DeliveryID == uuid.Nil && s.Position == 0 && s.What != RevealedRejected:
 		return Invalid("/delivery_id", "is missing, and so are profile_id and position: say whose data it is")
 	case s.Reason == "":
 		return Invalid("/reason", "is empty: say why")

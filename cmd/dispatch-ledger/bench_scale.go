@@ -142,6 +142,9 @@ func (st *store) withDispatchers(ctx context.Context, n int, url, join string, d
 	var running []*exec.Cmd
 	defer func() {
 		for _, cmd := range running {
+			if _, took, statErr := processTime(cmd.Process.Pid); statErr == nil {
+				st.sent += took.own
+			}
 			err = errors.Join(err, cmd.Process.Signal(syscall.SIGTERM), cmd.Wait())
 		}
 	}()

@@ -95,7 +95,7 @@ func newRoot(env environ) *cobra.Command {
 		newRender(s), newLint(s), newTargets(s), newPartials(s), newFire(s), newConsent(s), newAudit(s), newDeliveries(s), newQueue(s),
 		newPlatforms(s), newReconcile(s), newFindings(s),
 		newRebuild(s), newVerify(s), newProjections(s), newCheckpoint(s), newEvidence(s), newExport(s), newArchive(s),
-		newErase(s), newAccess(s), newRetention(s), newKeys(s),
+		newBroker(s), newErase(s), newAccess(s), newRetention(s), newKeys(s),
 		newToken(s), newSecret(s), newMigrate(s), newSimulate(s), newBench(s), newVersion(s), newDocs(),
 	)
 	wrapUsage(root)

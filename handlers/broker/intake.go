@@ -2,7 +2,6 @@ package broker
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -32,18 +31,6 @@ func (b *Broker) eventsConsumer() subscription {
 	}
 }
 
-// rejected is what is kept of a message that is no event: enough to find its producer and what was wrong, and the message itself
-// sealed under the vault's key for what concerns nobody, since it may hold anything. No command opens it yet.
-type rejected struct {
-	Emitter string    `json:"emitter"`
-	ID      string    `json:"id,omitempty"` // of the message
-	At      time.Time `json:"at"`
-	Reason  string    `json:"reason"`
-	SHA256  string    `json:"sha256"`
-	Size    int       `json:"size"`
-	Sealed  []byte    `json:"sealed"`
-}
-
 // taken handles messages of the stream of events: a message is what a request to POST /v1/events is. Its emitter, the last
 // part of the subject, is the actor in the ledger; the broker's permissions say who may publish as whom. What can never be
 // accepted is put aside with the reason, and nothing waits for it.
@@ -60,11 +47,9 @@ func (w *Writer) taken(service *intake.Service, limits intake.Limits, put messag
 			return sealErr
 		}
 		sum := sha256.Sum256(msg.Payload)
-		r := rejected{
-			Emitter: emitter, ID: msg.UUID, At: w.now().UTC(), Reason: err.Error(), SHA256: hex.EncodeToString(sum[:]), Size: len(msg.Payload),
-		}
-		if r.Sealed, err = sealer.Seal(schema.Nobody, sum[:], msg.Payload); err != nil {
-			return err
+		r, sealErr := aside(sealer, msg, Rejected{Emitter: emitter, At: w.now().UTC(), Reason: err.Error()}, sum[:])
+		if sealErr != nil {
+			return sealErr
 		}
 		body, err := json.Marshal(r)
 		if err != nil {
