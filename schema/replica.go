@@ -200,7 +200,7 @@ func await(ctx context.Context, patience time.Duration, ask func() error) error 
 	deadline := time.Now().Add(patience) //nolint:forbidigo // bounds a wait
 	for {
 		err := ask()
-		if !errors.Is(err, ErrBehind) || time.Now().After(deadline) {
+		if !errors.Is(err, ErrBehind) || time.Until(deadline) <= 0 {
 			return err
 		}
 		select {

@@ -154,7 +154,7 @@ func (s *settings) keepServing(ctx context.Context, f serveFlags, board *switchb
 	patience := backoff.NewExponentialBackOff()
 	patience.InitialInterval, patience.MaxInterval = time.Second, time.Minute
 	for ctx.Err() == nil {
-		began := time.Now() //nolint:forbidigo // measures how long it took; only the wait before the next try follows from it
+		began := time.Now()
 		err := s.serving(ctx, func(ctx context.Context, st *store) error { return st.serve(ctx, f, nil) })
 		if ctx.Err() != nil {
 			if err != nil {

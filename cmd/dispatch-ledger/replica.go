@@ -64,7 +64,7 @@ func (st *store) exporting(ctx context.Context) (*sql.DB, error) {
 	}
 	if err := schema.AwaitCheckpoint(ctx, db, signed.Size); err != nil {
 		st.log.WarnContext(ctx, "the primary is read", slog.Any("because", err))
-		return st.db, nil //nolint:nilerr // it holds everything
+		return st.db, nil // it holds everything
 	}
 	return db, nil
 }

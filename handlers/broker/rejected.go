@@ -53,7 +53,7 @@ func aside(sealer schema.Sealer, msg *message.Message, r Rejected, sum []byte) (
 
 // Rejected lists what was put aside, the oldest first, beginning after a number.
 func (b *Broker) Rejected(ctx context.Context, after uint64, limit int) ([]Rejected, error) {
-	stream, err := b.asides(ctx)
+	stream, err := b.known(ctx, streamRejected)
 	if err != nil {
 		return nil, err
 	}
@@ -76,10 +76,14 @@ func (b *Broker) Rejected(ctx context.Context, after uint64, limit int) ([]Rejec
 	return out, nil
 }
 
-func (b *Broker) asides(ctx context.Context) (jetstream.Stream, error) {
-	stream, err := b.js.Stream(ctx, b.of(streamRejected))
-	if err != nil {
-		return nil, b.provisioning(b.of(streamRejected), err)
+// known gives a stream that a writer has made.
+func (b *Broker) known(ctx context.Context, name string) (jetstream.Stream, error) {
+	stream, err := b.js.Stream(ctx, b.of(name))
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return nil, fmt.Errorf("%w: there is no stream %s: a writer of ledger %s makes it when it starts, with serve --broker", ErrConfig, b.of(name), b.Ledger)
+	case err != nil:
+		return nil, b.provisioning(b.of(name), err)
 	}
 	return stream, nil
 }
@@ -94,7 +98,7 @@ func readRejected(raw *jetstream.RawStreamMsg) (r Rejected, err error) {
 
 // RejectedMessage gives one that was put aside, and what it holds: as it came, to be handled once more.
 func (b *Broker) RejectedMessage(ctx context.Context, vault *schema.Vault, sequence uint64) (Rejected, *message.Message, error) {
-	stream, err := b.asides(ctx)
+	stream, err := b.known(ctx, streamRejected)
 	if err != nil {
 		return Rejected{}, nil, err
 	}
@@ -136,7 +140,7 @@ func (b *Broker) RejectedMessage(ctx context.Context, vault *schema.Vault, seque
 
 // Forget removes one that was put aside.
 func (b *Broker) Forget(ctx context.Context, sequence uint64) error {
-	stream, err := b.asides(ctx)
+	stream, err := b.known(ctx, streamRejected)
 	if err != nil {
 		return err
 	}
@@ -162,9 +166,9 @@ type StreamState struct {
 func (b *Broker) State(ctx context.Context) ([]StreamState, error) {
 	var out []StreamState
 	for _, name := range []string{streamEvents, streamRejected, streamJobs, streamStarts, streamResults, streamFences} {
-		stream, err := b.js.Stream(ctx, b.of(name))
+		stream, err := b.known(ctx, name)
 		if err != nil {
-			return nil, b.provisioning(b.of(name), err)
+			return nil, err
 		}
 		info := stream.CachedInfo()
 		s := StreamState{Stream: name, Messages: info.State.Msgs, Bytes: info.State.Bytes, Replicas: info.Config.Replicas, Copies: 1}
