@@ -67,7 +67,7 @@ func run(ctx context.Context, env environ, args []string) int {
 	switch {
 	case errors.Is(err, errUntrue):
 		return exitUntrue
-	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command"):
+	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "required flag"):
 		fmt.Fprintf(env.stderr, "dispatch-ledger: %s; see dispatch-ledger --help\n", oneLine(err))
 		return exitUsage
 	}
