@@ -156,7 +156,7 @@ func TestFourEyesInABrowser(t *testing.T) {
 	h := newHouse(t)
 	h.furnish()
 	operator := h.client(schema.RoleOperator)
-	form := func(file string, revision string) url.Values {
+	form := func(file, revision string) url.Values {
 		return url.Values{"file": {file}, "revision": {revision}, "reason": {"with care"}}
 	}
 	const file = "url: https://example.com/\nbody: '{}'\napproval: required\n"
