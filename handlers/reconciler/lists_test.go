@@ -252,3 +252,31 @@ func TestWhatAListCannotShowIsNotMissedOnIt(t *testing.T) {
 	}
 	w.verify(t)
 }
+
+// An order that was recorded after another process had repeated it, which happens when its own process was killed, is confirmed
+// by the list like any other.
+func TestALateOrderIsConfirmedByTheList(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.connect(t, "webhook", nil, simulator.Options{})
+	p := c.person()
+	c.decide(t, p, domain.OptedOut, c.clock.Now().Add(-time.Hour))
+	c.reconcile(t, reconciler.Request{})
+	late := domain.PushEntry{Hash: c.hash(p), ProfileID: p.id}
+	if err := c.ledger.DB().QueryRowContext(t.Context(), `SELECT decision, decided_at FROM pushes WHERE platform = $1 AND confirmed_at IS NOT NULL`, c.name).Scan(&late.Decision, &late.DecidedAt); err != nil {
+		t.Fatal(err)
+	}
+	e, _, err := domain.New(uuid.New(), domain.SuppressionOrdered{Platform: c.name, Channel: c.channel, Intent: domain.Suppress, Batch: uuid.New(), Entries: []domain.PushEntry{late}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Actor, e.Source, e.OccurredAt = "test", "/test", c.clock.Now()
+	if _, err := c.ledger.Append(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	c.clock.Advance(time.Hour)
+	if r := c.reconcile(t, reconciler.Request{}); r.State != domain.RunDone || r.Counts.Unconfirmed != 0 || len(r.Counts.Differences) > 0 {
+		t.Errorf("the run ended %s with %d unconfirmed, and found %v", r.State, r.Counts.Unconfirmed, r.Counts.Differences)
+	}
+	w.verify(t)
+}

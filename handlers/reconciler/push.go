@@ -422,7 +422,7 @@ func (s *Service) confirm(ctx context.Context, l *link, r *run) error {
 	if err := s.Settle(ctx); err != nil {
 		return err
 	}
-	n, first, last, err := suppressions.Unread(ctx, s.DB, r.platform, l.readable(), r.startedAt)
+	n, last, err := suppressions.Unread(ctx, s.DB, r.platform, l.readable(), r.startedAt)
 	if err != nil {
 		return err
 	}
@@ -446,11 +446,10 @@ func (s *Service) confirm(ctx context.Context, l *link, r *run) error {
 			return err
 		}
 	}
-	r.readbacks++
-	r.since = first.Add(-time.Minute)
-	if err := s.enter(ctx, s.DB, r, phaseReadback); err != nil {
-		return err
-	}
+	r.readbacks++ // with the rewinding, in one step: who is killed between the two would read nothing back, and count it
+	// From the run's start, whenever the last attempt was: a platform keeps the time of the first, which somebody who was killed
+	// may have made.
+	r.since = r.startedAt.Add(-time.Minute)
 	return r.rewind(ctx, s.DB, phaseReadback)
 }
 

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -80,39 +81,60 @@ func (s *Service) recordNews(ctx context.Context, _ *link, r *run) error {
 	return group.Wait()
 }
 
+// openGroups is how many events are filled side by side: what one holds has channel, scope and kind in common.
+const openGroups = 64
+
 // readNews makes events of a run's news, the same ones each time.
 func (s *Service) readNews(ctx context.Context, r *run, emit func(item) error) error {
-	var group suppressions.News // what the entries at hand have in common
-	var entries []domain.SuppressionEntry
+	tx, err := s.DB.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	type group struct {
+		channel domain.Channel
+		scope   string
+		lifted  bool
+	}
+	open := map[group][]domain.SuppressionEntry{}
+	var order []group // those that are open, the longest first
 	n := 0
-	flush := func() error {
-		if len(entries) == 0 {
-			return nil
-		}
+	flush := func(g group) error {
 		n++
-		scope := scopeOf(group.Scope)
-		var p domain.Payload = domain.SuppressionSeen{Platform: r.platform, Channel: group.Channel, Scope: scope, Run: r.id, Via: r.via(), SeenAt: r.readUntil, Entries: entries}
-		if group.Lifted {
-			p = domain.SuppressionLifted{Platform: r.platform, Channel: group.Channel, Scope: scope, Run: r.id, Via: r.via(), SeenAt: r.readUntil, Entries: entries}
+		scope := scopeOf(g.scope)
+		var p domain.Payload = domain.SuppressionSeen{Platform: r.platform, Channel: g.channel, Scope: scope, Run: r.id, Via: r.via(), SeenAt: r.readUntil, Entries: open[g]}
+		if g.lifted {
+			p = domain.SuppressionLifted{Platform: r.platform, Channel: g.channel, Scope: scope, Run: r.id, Via: r.via(), SeenAt: r.readUntil, Entries: open[g]}
 		}
-		entries = nil
+		delete(open, g)
+		order = slices.DeleteFunc(order, func(other group) bool { return other == g })
 		return emit(item{named(r.id, "news", r.readbacks, n), r.id, p})
 	}
-	for news, err := range suppressions.NewsOf(ctx, s.DB, r.id) {
+	for news, err := range suppressions.NewsOf(ctx, tx, r.id) {
 		if err != nil {
 			return err
 		}
-		if len(entries) == domain.MaxSuppressionEntries || len(entries) > 0 && (news.Channel != group.Channel || news.Scope != group.Scope || news.Lifted != group.Lifted) {
-			if err := flush(); err != nil {
+		g := group{news.Channel, news.Scope, news.Lifted}
+		if open[g] == nil {
+			if len(order) == openGroups {
+				if err := flush(order[0]); err != nil {
+					return err
+				}
+			}
+			order = append(order, g)
+		}
+		if open[g] = append(open[g], news.Entry); len(open[g]) == domain.MaxSuppressionEntries {
+			if err := flush(g); err != nil {
 				return err
 			}
 		}
-		if entries == nil {
-			group, entries = news, make([]domain.SuppressionEntry, 0, domain.MaxSuppressionEntries)
-		}
-		entries = append(entries, news.Entry)
 	}
-	return flush()
+	for len(order) > 0 {
+		if err := flush(order[0]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // recordOptOuts takes opt-outs there in as decisions of the persons concerned, made when they were made there.

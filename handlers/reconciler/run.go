@@ -190,7 +190,7 @@ func (r *run) rewind(ctx context.Context, db *sql.DB, phase string) error {
 	if err := suppressions.Unstage(ctx, tx, r.id); err != nil {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, `UPDATE reconciliations SET phase = $2, channel = 1, cursor = '', staged = 0, partial = '{}', since = $3, looks = 1 WHERE id = $1`, r.id, phase, since(r.since)); err != nil {
+	if _, err := tx.ExecContext(ctx, `UPDATE reconciliations SET phase = $2, channel = 1, cursor = '', staged = 0, partial = '{}', since = $3, readbacks = $4, looks = 1 WHERE id = $1`, r.id, phase, since(r.since), r.readbacks); err != nil {
 		return err
 	}
 	r.phase, r.channel, r.cursor, r.staged, r.partial, r.looks = phase, 1, "", 0, nil, 1
@@ -523,10 +523,8 @@ func (s *Service) finish(ctx context.Context, l *link, r *run, outcome string, c
 		if n, err := ended.RowsAffected(); err != nil || n == 0 {
 			return errors.Join(err, errEnded)
 		}
-		for _, query := range []string{`DELETE FROM reconciled_rows WHERE run = $1`, `DELETE FROM reconciled_state WHERE run = $1`} {
-			if _, err := tx.ExecContext(ctx, query, r.id); err != nil {
-				return err
-			}
+		if err := suppressions.Unstage(ctx, tx, r.id); err != nil {
+			return err
 		}
 		if _, err := tx.ExecContext(ctx, `DELETE FROM reconciled_differences WHERE platform = $1 AND run NOT IN (
 			SELECT id FROM reconciliation_runs WHERE platform = $1 ORDER BY position DESC LIMIT $2)`, r.platform, keepRuns); err != nil {

@@ -37,7 +37,7 @@ type Comparison struct {
 // planFor gives the statements of a comparison room to hash whole lists, in this transaction alone.
 //
 // Loops over rows are never the way: they are only chosen on statistics from before the pages came.
-const planFor = `SET LOCAL work_mem = '96MB'; SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL jit = off; SET LOCAL enable_nestloop = off; SELECT analyze_reconciled()`
+const planFor = `SET LOCAL work_mem = '160MB'; SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL jit = off; SET LOCAL enable_nestloop = off; SELECT analyze_reconciled()`
 
 // settled is how exact a platform's time is: the latest moment that it can stand for. A second that is cut off must not make
 // an opt-out older than the yes of the same second.

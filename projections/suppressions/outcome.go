@@ -23,11 +23,15 @@ type News struct {
 	Entry   domain.SuppressionEntry
 }
 
-// NewsOf streams what a run's pages say that the list did not say before, the same order each time.
-func NewsOf(ctx context.Context, q schema.Querier, run uuid.UUID) iter.Seq2[News, error] {
+// NewsOf streams what a run's pages say that the list did not say before, by hash: the same order each time.
+func NewsOf(ctx context.Context, tx *sql.Tx, run uuid.UUID) iter.Seq2[News, error] {
 	return func(yield func(News, error) bool) {
-		rows, err := q.QueryContext(ctx, `SELECT channel, scope, news = 'lifted', hash, coalesce(reason, 'unknown'), coalesce(class, 'deliverability'), coalesce(native, ''), at, coalesce(precision, 'unknown')
-			FROM reconciled_state WHERE run = $1 ORDER BY channel, scope, news, hash`, run)
+		if _, err := tx.ExecContext(ctx, `SET LOCAL work_mem = '96MB'`); err != nil {
+			yield(News{}, fmt.Errorf("news: %w", err))
+			return
+		}
+		rows, err := tx.QueryContext(ctx, `SELECT channel, scope, news = 'lifted', hash, coalesce(reason, 'unknown'), coalesce(class, 'deliverability'), coalesce(native, ''), at, coalesce(precision, 'unknown')
+			FROM reconciled_state WHERE run = $1 ORDER BY hash, channel, scope, news`, run)
 		if err != nil {
 			yield(News{}, fmt.Errorf("news: %w", err))
 			return
@@ -94,10 +98,12 @@ func Queue(ctx context.Context, tx *sql.Tx, run uuid.UUID, now time.Time) error 
 }
 
 // Shown gives our changes that a run's reading shows and that were not confirmed before. complete: who was not read is not on
-// the list.
+// the list. An opt-out that was ordered, and whose answer nobody recorded, counts too: its process died, or recorded the order
+// after another had repeated it.
 func Shown(ctx context.Context, q schema.Querier, run uuid.UUID, platform string, channel domain.Channel, intent string, complete bool) ([]domain.PushEntry, error) {
-	query := `SELECT p.hash, p.profile_id, p.decision, p.decided_at, p.pushed_at FROM pushes p
-		WHERE p.platform = $3 AND p.channel = $2 AND p.intent = $4 AND p.confirmed_at IS NULL AND p.pushed_at IS NOT NULL AND p.status IN ('applied', 'unchanged', 'accepted', 'pending') AND `
+	query := `SELECT p.hash, p.profile_id, p.decision, p.decided_at, coalesce(p.pushed_at, p.ordered_at) FROM pushes p
+		WHERE p.platform = $3 AND p.channel = $2 AND p.intent = $4 AND p.confirmed_at IS NULL
+		  AND (p.pushed_at IS NOT NULL AND p.status IN ('applied', 'unchanged', 'accepted', 'pending') OR p.status = 'ordered' AND p.intent = 'suppress') AND `
 	theirs := `(EXISTS (SELECT FROM reconciled_state s WHERE s.run = $1 AND s.channel = $2 AND s.scope = '' AND s.hash = p.hash AND s.news = 'seen' AND s.class = 'consent')
 		OR EXISTS (SELECT FROM listed l WHERE l.platform = $3 AND l.channel = $2 AND l.scope = '' AND l.hash = p.hash AND NOT l.lifted AND l.class = 'consent' AND $5::boolean IS NOT NULL)
 		   AND NOT EXISTS (SELECT FROM reconciled_state s WHERE s.run = $1 AND s.channel = $2 AND s.scope = '' AND s.hash = p.hash AND s.news = 'lifted'))`
@@ -126,16 +132,17 @@ func Shown(ctx context.Context, q schema.Querier, run uuid.UUID, platform string
 	return out, rows.Err()
 }
 
-// Unread gives our opt-outs of a platform that were written since and are not confirmed: how many, and when the first and the
-// last of them were written.
-func Unread(ctx context.Context, q schema.Querier, platform string, channels []domain.Channel, since time.Time) (n int64, first, last time.Time, err error) {
-	var f, l sql.NullTime
-	err = q.QueryRowContext(ctx, `SELECT count(*), min(pushed_at), max(pushed_at) FROM pushes WHERE platform = $1 AND channel = ANY($2::text[]) AND intent = 'suppress' AND confirmed_at IS NULL
-		AND status IN ('applied', 'unchanged', 'accepted', 'pending') AND pushed_at >= $3`, platform, pq.Array(channels), since).Scan(&n, &f, &l)
+// Unread gives our opt-outs of a platform that were written since, or were to be, and are not confirmed: how many, and when the
+// last of them was written.
+func Unread(ctx context.Context, q schema.Querier, platform string, channels []domain.Channel, since time.Time) (n int64, last time.Time, err error) {
+	var l sql.NullTime
+	err = q.QueryRowContext(ctx, `SELECT count(*), max(at) FROM pushes, coalesce(pushed_at, ordered_at) AS at
+		WHERE platform = $1 AND channel = ANY($2::text[]) AND intent = 'suppress' AND confirmed_at IS NULL
+		AND status IN ('ordered', 'applied', 'unchanged', 'accepted', 'pending') AND at >= $3`, platform, pq.Array(channels), since).Scan(&n, &l)
 	if err != nil {
-		return 0, first, last, fmt.Errorf("read back: %w", err)
+		return 0, last, fmt.Errorf("read back: %w", err)
 	}
-	return n, f.Time.UTC(), l.Time.UTC(), nil
+	return n, l.Time.UTC(), nil
 }
 
 // NotTaken adds to a run's differences what its platform refused, and nobody has been asked about.

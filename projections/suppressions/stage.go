@@ -77,9 +77,23 @@ func Staged(ctx context.Context, q schema.Querier, run uuid.UUID) (n int64, err 
 }
 
 // Unstage forgets what a run has read, and what it made of it.
-func Unstage(ctx context.Context, q schema.Querier, run uuid.UUID) error {
+//
+// Where no other run is under way the tables are emptied at once, whatever they hold: millions of deleted rows would stay in the
+// way of whoever reads next. A run that begins at that very moment and loses a page finds that out, and reads again.
+func Unstage(ctx context.Context, tx *sql.Tx, run uuid.UUID) error {
+	var others bool
+	err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM reconciliations WHERE id <> $1 AND (staged > 0 OR phase <> 'pull'))`, run).Scan(&others)
+	if err != nil {
+		return fmt.Errorf("forget the pages of a run: %w", err)
+	}
+	if !others {
+		if _, err := tx.ExecContext(ctx, `TRUNCATE reconciled_rows, reconciled_state`); err != nil {
+			return fmt.Errorf("forget the pages of a run: %w", err)
+		}
+		return nil
+	}
 	for _, table := range []string{"reconciled_rows", "reconciled_state"} {
-		if _, err := q.ExecContext(ctx, `DELETE FROM `+table+` WHERE run = $1`, run); err != nil {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE run = $1`, run); err != nil {
 			return fmt.Errorf("forget the pages of a run: %w", err)
 		}
 	}

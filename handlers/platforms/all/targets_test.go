@@ -56,6 +56,37 @@ func TestReadyMadeTargets(t *testing.T) {
 	}
 }
 
+// Each row of the comms guide's table of integrations has a file that posts to that very call.
+func TestEachIntegrationOfTheGuideHasATarget(t *testing.T) {
+	t.Parallel()
+	templates, err := platforms.Templates()
+	if err != nil {
+		t.Fatal(err)
+	}
+	posts := map[string]string{}
+	for _, template := range templates {
+		u, err := url.Parse(render(t, template, contexts["everything there"]).URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		posts[template.Name] = template.Platform + " " + u.Path
+	}
+	for row, want := range map[string]struct{ name, posts string }{
+		"Klaviyo: server-side track event":           {"klaviyo-reward-earned", "klaviyo /api/events"},
+		"Klaviyo: identify":                          {"klaviyo-identify", "klaviyo /api/profile-import"},
+		"Salesforce Marketing Cloud: triggered send": {"sfmc-triggered-send", "sfmc /messaging/v1/messageDefinitionSends/key:reward-earned/send"},
+		"Braze: track users":                         {"braze-track-users", "braze /users/track"},
+		"Braze: track event":                         {"braze-track-event", "braze /users/track"},
+		"Dotdigital: transactional email":            {"dotdigital-reward-earned", "dotdigital /v2/email/triggered-campaign"},
+		"Yotpo (SMSBump): SMS":                       {"yotpo-reward-earned", "yotpo /messaging/v3/stores/YOUR-STORE-ID/customers/events"},
+		"custom, in-house":                           {"webhook-reward-earned", "webhook /dispatch"},
+	} {
+		if posts[want.name] != want.posts {
+			t.Errorf("%s: %s posts to %q, want %q", row, want.name, posts[want.name], want.posts)
+		}
+	}
+}
+
 type request struct {
 	method string
 	domain.Rendering
