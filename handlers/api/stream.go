@@ -149,7 +149,7 @@ func (a *api) streaming(w http.ResponseWriter, r *http.Request, st streaming) er
 	for {
 		wake := st.wake() // before looking, so that nothing falls between
 		if position, err = st.step(ctx, s, position); err != nil {
-			return nil //nolint:nilerr // the reader comes again, with the last position it saw
+			return nil // the reader comes again, with the last position it saw
 		}
 		select {
 		case <-ctx.Done():
