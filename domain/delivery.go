@@ -117,6 +117,7 @@ type DeliveryPlanned struct {
 	Unresolved  []Unresolved      `json:"unresolved,omitempty" doc:"variables that the context lacked"`
 	BodySHA256  string            `json:"body_sha256" doc:"hex, of the rendered body with its secrets masked"`
 	BodyBytes   int               `json:"body_bytes" doc:"length of the rendered body"`
+	Constants   *ConstantsUsed    `json:"constants,omitempty" doc:"the constants that it was rendered with; absent without any"`
 	Partials    int64             `json:"partials,omitempty" doc:"position of the last change of a partial that the templates could name"`
 	MaxAttempts int               `json:"max_attempts" doc:"how many attempts the target's version allows"`
 	DueAt       time.Time         `json:"due_at,omitzero" doc:"not sent before; absent is at once"`

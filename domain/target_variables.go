@@ -2,10 +2,14 @@ package domain
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"maps"
 	"regexp"
 	"slices"
+
+	"github.com/dispatch-ledger/dispatch-ledger/domain/twig"
 )
 
 // ApprovalRequired is the approval of a target whose changes need two people.
@@ -32,6 +36,33 @@ func (t Target) Constants(environment string, service map[string]any) map[string
 	maps.Copy(out, t.Environments[environment])
 	maps.Copy(out, service)
 	return out
+}
+
+// ConstantsUsed says which constants a request was rendered with: the target's stand in its version, the service's nowhere else.
+type ConstantsUsed struct {
+	Environment string   `json:"environment,omitempty" doc:"the service's environment, which selects among the target's"`
+	SHA256      string   `json:"sha256" doc:"hex, of the constants as a JSON object with its names in order"`
+	Shadowed    []string `json:"shadowed,omitempty" doc:"constants of which the firing's context has a variable of the same name; the context's was used"`
+}
+
+// ConstantsUsed gives the constants in force for a context; nil without any.
+func (c *CompiledTarget) ConstantsUsed(data *twig.Context, env Environment) (*ConstantsUsed, error) {
+	constants := c.Constants(env.Name, env.Variables)
+	if len(constants) == 0 {
+		return nil, nil
+	}
+	text, err := json.Marshal(constants)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(text)
+	used := &ConstantsUsed{Environment: env.Name, SHA256: hex.EncodeToString(sum[:])}
+	for _, name := range slices.Sorted(maps.Keys(constants)) {
+		if data.Has(name) {
+			used.Shadowed = append(used.Shadowed, name)
+		}
+	}
+	return used, nil
 }
 
 // VariableNames lists the constants that the target has in any environment, in order.

@@ -15,6 +15,15 @@ type Context struct {
 	root *Array
 }
 
+// Has reports whether the context has a variable of that name.
+func (c *Context) Has(name string) bool {
+	if c == nil || c.root == nil {
+		return false
+	}
+	_, ok := c.root.Get(stringKey(name))
+	return ok
+}
+
 // contextDepth bounds the nesting of a context.
 const contextDepth = 512
 

@@ -149,6 +149,8 @@ var access = map[string]rule{
 	"revoke-token":    only(),
 	"list-secrets":    only(operator, compliance),
 	"put-secret":      only(operator),
+	"retire-secret":   only(operator),
+	"delete-secret":   only(operator),
 	"erase-profile":   only(privacy),
 	"access-profile":  only(privacy),
 	"access-page":     only(privacy),

@@ -108,6 +108,8 @@ var routes = map[string]struct {
 	"revoke-token":           {"POST /v1/tokens/{name}/revoke", "a"},
 	"list-secrets":           {"GET /v1/secrets", "oca"},
 	"put-secret":             {"PUT /v1/secrets/{name}", "oa"},
+	"retire-secret":          {"POST /v1/secrets/{name}/retire", "oa"},
+	"delete-secret":          {"DELETE /v1/secrets/{name}", "oa"},
 	"erase-profile":          {"POST /v1/profiles/{id}/erasure", "pa"},
 	"access-profile":         {"GET /v1/profiles/{id}/access", "pa"},
 	"access-page":            {"GET /v1/profiles/{id}/access.html", "pa"},

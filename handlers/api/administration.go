@@ -42,6 +42,16 @@ func (a *api) administrationRoutes() {
 		Summary: "Set or rotate a secret", Description: "Nothing gives the value back.", DefaultStatus: http.StatusNoContent,
 		Errors: []int{http.StatusBadRequest, http.StatusUnprocessableEntity},
 	}, a.putSecret)
+	register(a, huma.Operation{
+		OperationID: "retire-secret", Method: http.MethodPost, Path: "/v1/secrets/{name}/retire", Tags: tags,
+		Summary: "End a secret's rotation", Description: "The value before the current one, which stays beside it after a change, is deleted: the other side has changed over.",
+		DefaultStatus: http.StatusNoContent, Errors: []int{http.StatusNotFound},
+	}, a.retireSecret)
+	register(a, huma.Operation{
+		OperationID: "delete-secret", Method: http.MethodDelete, Path: "/v1/secrets/{name}", Tags: tags,
+		Summary: "Delete a secret with all its values", Description: "Targets that name it no longer send.",
+		DefaultStatus: http.StatusNoContent, Errors: []int{http.StatusNotFound},
+	}, a.deleteSecret)
 }
 
 type listTokensInput struct{ Paging }
@@ -156,6 +166,33 @@ func (a *api) putSecret(ctx context.Context, in *putSecretInput) (*struct{}, err
 		a.Vault.ForgetSecret(in.Name)
 	}
 	return nil, err
+}
+
+type secretInput struct {
+	Name string `path:"name" maxLength:"128"`
+}
+
+func (a *api) retireSecret(ctx context.Context, in *secretInput) (*struct{}, error) {
+	return nil, a.dropSecret(ctx, in.Name, "value before the current one", a.Vault.EndSecretOverlap, domain.SecretRetired{Name: in.Name})
+}
+
+func (a *api) deleteSecret(ctx context.Context, in *secretInput) (*struct{}, error) {
+	return nil, a.dropSecret(ctx, in.Name, "value", a.Vault.DeleteSecret, domain.SecretDeleted{Name: in.Name})
+}
+
+// dropSecret deletes values of a secret, of which there has to be one.
+func (a *api) dropSecret(ctx context.Context, name, what string, drop func(context.Context, schema.Querier, string) (bool, error), p domain.Payload) error {
+	err := a.act(ctx, func(tx *sql.Tx) (domain.Payload, error) {
+		found, err := drop(ctx, tx, name)
+		if err == nil && !found {
+			err = fmt.Errorf("%s of secret %q: %w", what, name, schema.ErrNotFound)
+		}
+		return p, err
+	})
+	if err == nil {
+		a.Vault.ForgetSecret(name)
+	}
+	return err
 }
 
 // act does something administrative and records it, in one transaction: neither is there without the other.

@@ -73,23 +73,24 @@ type Delivery struct {
 
 // Attempt is one request to a platform.
 type Attempt struct {
-	Attempt       int              `json:"attempt" doc:"From 1."`
-	StartedAt     time.Time        `json:"started_at"`
-	DurationMS    *float64         `json:"duration_ms" doc:"Milliseconds; null when nobody knows."`
-	Status        *int             `json:"status" doc:"HTTP status; null when no answer arrived."`
-	Verdict       domain.Verdict   `json:"verdict" enum:"accepted,duplicate,partial,retry,permanent,refused,auth_expired,network_error,timeout,lost"`
-	Reason        *string          `json:"reason"`
-	Outcome       domain.Outcome   `json:"outcome" doc:"What the delivery was from then on."`
-	NextAttemptAt *time.Time       `json:"next_attempt_at"`
-	Address       *string          `json:"address" doc:"The IP address and port that it went to."`
-	Worker        *string          `json:"worker" doc:"The process that made it."`
-	Consent       *domain.Decision `json:"consent" doc:"What the consent rule answered for this attempt, where it differs from the plan's."`
-	Timings       *domain.Timings  `json:"timings" doc:"Where the time went; null when no connection was asked for."`
-	BodySHA256    *string          `json:"body_sha256" doc:"Hex, of the body as it was sent, secrets and idempotency key included."`
-	Probe         bool             `json:"probe" doc:"It tried whether a paused target answers again."`
-	Request       *Sealed          `json:"request" doc:"Headers as they were sent, secrets masked; null when no request was made out."`
-	Response      *Sealed          `json:"response" doc:"Headers and body of the answer; null when none arrived."`
-	Position      int64            `json:"position"`
+	Attempt       int               `json:"attempt" doc:"From 1."`
+	StartedAt     time.Time         `json:"started_at"`
+	DurationMS    *float64          `json:"duration_ms" doc:"Milliseconds; null when nobody knows."`
+	Status        *int              `json:"status" doc:"HTTP status; null when no answer arrived."`
+	Verdict       domain.Verdict    `json:"verdict" enum:"accepted,duplicate,partial,retry,permanent,refused,auth_expired,network_error,timeout,lost"`
+	Reason        *string           `json:"reason"`
+	Outcome       domain.Outcome    `json:"outcome" doc:"What the delivery was from then on."`
+	NextAttemptAt *time.Time        `json:"next_attempt_at"`
+	Address       *string           `json:"address" doc:"The IP address and port that it went to."`
+	Worker        *string           `json:"worker" doc:"The process that made it."`
+	Consent       *domain.Decision  `json:"consent" doc:"What the consent rule answered for this attempt, where it differs from the plan's."`
+	Timings       *domain.Timings   `json:"timings" doc:"Where the time went; null when no connection was asked for."`
+	BodySHA256    *string           `json:"body_sha256" doc:"Hex, of the body as it was sent, secrets and idempotency key included."`
+	RateLimit     *domain.RateLimit `json:"rate_limit" doc:"What the platform's rate-limit headers said; null when it sent none."`
+	Probe         bool              `json:"probe" doc:"It tried whether a paused target answers again."`
+	Request       *Sealed           `json:"request" doc:"Headers as they were sent, secrets masked; null when no request was made out."`
+	Response      *Sealed           `json:"response" doc:"Headers and body of the answer; null when none arrived."`
+	Position      int64             `json:"position"`
 }
 
 func summaryOf(d deliveries.Delivery) DeliverySummary {
@@ -197,6 +198,7 @@ func deliveryOf(d deliveries.Delivery, sealed map[int64]*Sealed) Delivery {
 			Outcome: t.Outcome, NextAttemptAt: utcOf(t.NextAttemptAt), Address: optional(t.Address), Worker: optional(t.Worker), Consent: t.Consent, Position: t.Position,
 		}
 		a := &out.Attempts[i]
+		a.RateLimit = t.RateLimit
 		a.Timings, a.BodySHA256, a.Probe = t.Timings, optional(t.BodySHA256), t.Probe
 		if t.BodySHA256 != "" {
 			a.Request = sealed[t.Position]

@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
 
 // waiting records a delivery that is still to be sent.
@@ -128,5 +130,60 @@ func TestAReplayIsAskedForSeenAndCancelled(t *testing.T) {
 	problem(t, h.call("operator", "GET", "/v1/replays/"+uuid.NewString(), ""), http.StatusNotFound, "not-found")
 	if got := want[Replay](t, h.call("operator", "GET", "/v1/replays/"+asked.ID.String(), ""), http.StatusOK); got.State != "cancelled" || got.Requeued != 0 {
 		t.Errorf("it is %+v, want cancelled with nothing put back: no worker runs here", got)
+	}
+}
+
+func TestASecretIsRetiredAndDeleted(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	problem(t, h.call("operator", "DELETE", "/v1/secrets/key", ""), http.StatusNotFound, "not-found")
+	for _, value := range []string{"one", "two"} {
+		if w := h.call("operator", "PUT", "/v1/secrets/key", `{"value":"`+value+`"}`); w.Code != http.StatusNoContent {
+			t.Fatalf("set: %d %s", w.Code, w.Body)
+		}
+	}
+	type list struct{ Items []schema.SecretInfo }
+	rotating := func() (out []bool) {
+		for _, s := range want[list](t, h.call("operator", "GET", "/v1/secrets", ""), http.StatusOK).Items {
+			out = append(out, s.Overlap)
+		}
+		return out
+	}
+	if got := rotating(); !slices.Equal(got, []bool{true}) {
+		t.Errorf("rotating: %v, want one that is", got)
+	}
+	if w := h.call("operator", "POST", "/v1/secrets/key/retire", ""); w.Code != http.StatusNoContent {
+		t.Fatalf("retire: %d %s", w.Code, w.Body)
+	}
+	problem(t, h.call("operator", "POST", "/v1/secrets/key/retire", ""), http.StatusNotFound, "not-found")
+	if got := rotating(); !slices.Equal(got, []bool{false}) {
+		t.Errorf("rotating: %v, want one that is not", got)
+	}
+	if w := h.call("operator", "DELETE", "/v1/secrets/key", ""); w.Code != http.StatusNoContent {
+		t.Fatalf("delete: %d %s", w.Code, w.Body)
+	}
+	if got := rotating(); got != nil {
+		t.Errorf("a deleted secret is listed")
+	}
+	var recorded int
+	if err := h.api.DB.QueryRowContext(t.Context(), `SELECT count(*) FROM events WHERE type IN ('secret.retired', 'secret.deleted')`).Scan(&recorded); err != nil || recorded != 2 {
+		t.Errorf("%d events (%v), want one for each", recorded, err)
+	}
+}
+
+func TestAnAttemptShowsTheSendersQuota(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	want[Target](t, h.call("operator", "PUT", "/v1/targets/reward", targetBody), http.StatusCreated)
+	id := h.waiting()
+	reset := time.Unix(1_800_000_000, 0).UTC()
+	h.record(domain.DeliveryAttempted{
+		DeliveryID: id, Target: "reward", Attempt: 1, StartedAt: time.Unix(1, 0), Verdict: domain.Accepted, Outcome: domain.Succeeded, Status: 202,
+		RateLimit: &domain.RateLimit{Limit: 250, Remaining: 12, Reset: reset},
+	})
+	h.catchUp()
+	d := want[Delivery](t, h.call("operator", "GET", "/v1/deliveries/"+id.String(), ""), http.StatusOK)
+	if len(d.Attempts) != 1 || d.Attempts[0].RateLimit == nil || d.Attempts[0].RateLimit.Remaining != 12 || !d.Attempts[0].RateLimit.Reset.Equal(reset) {
+		t.Errorf("attempts = %+v, want one with the quota that the answer told of", d.Attempts)
 	}
 }

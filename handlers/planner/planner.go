@@ -275,7 +275,7 @@ func (p *Planner) answer(ctx context.Context, o schema.Opened, known map[string]
 		return rejected(rejection(err))
 	}
 	placeholder := "__secret_" + rand.Text() + "_"
-	rendering, err := compiled.Render(ctx, data, domain.Environment{
+	environment := domain.Environment{
 		Name: p.Environment, Variables: p.Variables, Now: func() time.Time { return o.RecordedAt },
 		Secret: func(name string) string { return placeholder + name + domain.PlaceholderEnd },
 		Link: func(kind domain.LinkKind) (string, error) {
@@ -285,7 +285,12 @@ func (p *Planner) answer(ctx context.Context, o schema.Opened, known map[string]
 			}
 			return p.Address(link)
 		},
-	})
+	}
+	rendering, err := compiled.Render(ctx, data, environment)
+	if err != nil {
+		return rejected(rejection(err))
+	}
+	constants, err := compiled.ConstantsUsed(data, environment)
 	if err != nil {
 		return rejected(rejection(err))
 	}
@@ -305,7 +310,7 @@ func (p *Planner) answer(ctx context.Context, o schema.Opened, known map[string]
 	}
 	return domain.DeliveryPlanned{
 		Zone: zone, DueAt: due, ExpiresAt: expires, Priority: t.Priority, Ordered: t.Order == domain.OrderByProfile && fired.ProfileID != uuid.Nil,
-		DeliveryID: id, Firing: firing, Consent: decision, Unresolved: rendering.Unresolved,
+		DeliveryID: id, Firing: firing, Consent: decision, Unresolved: rendering.Unresolved, Constants: constants,
 		BodySHA256: hex.EncodeToString(sum[:]), BodyBytes: len(rendering.Body), MaxAttempts: t.Retry.MaxAttempts, Partials: p.partials.Position,
 		URL: rendering.URL, Headers: rendering.Headers, Body: rendering.Body, Placeholder: placeholder,
 	}

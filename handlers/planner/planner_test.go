@@ -2,9 +2,12 @@ package planner_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -213,5 +216,28 @@ func TestEachFiringIsAnsweredOnce(t *testing.T) {
 				t.Fatalf("answered by %T", got)
 			}
 		})
+	}
+}
+
+// Which constants a request was rendered with is part of the evidence, and that a context stood in for one is said.
+func TestConstantsAreEvidence(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.target(t, "constants", func(x *domain.Target) { x.Variables = map[string]any{"store": "seven"} })
+	fire := func(context string) *domain.ConstantsUsed {
+		t.Helper()
+		planned, ok := d.record(t, domain.ReactionFired{Reaction: "r", Target: "constants", Cause: "reaction", Context: json.RawMessage(context)}).(domain.DeliveryPlanned)
+		if !ok || planned.Constants == nil {
+			t.Fatalf("planned %+v, want it with its constants", planned)
+		}
+		return planned.Constants
+	}
+	plain, shadowed := fire(`{"n":1,"profile":{"first_name":"Ada"}}`), fire(`{"n":1,"profile":{"first_name":"Ada"},"store":"mine","constant":null}`)
+	sum := sha256.Sum256([]byte(`{"constant":"from the environment","store":"seven"}`))
+	if plain.SHA256 != hex.EncodeToString(sum[:]) || shadowed.SHA256 != plain.SHA256 || plain.Shadowed != nil {
+		t.Errorf("constants = %+v and %+v, want the hash %x in both", plain, shadowed, sum)
+	}
+	if !slices.Equal(shadowed.Shadowed, []string{"constant", "store"}) {
+		t.Errorf("shadowed are %v, want both constants", shadowed.Shadowed)
 	}
 }

@@ -48,10 +48,11 @@ type Attempt struct {
 	NextAttemptAt *time.Time
 	Address       string
 	Worker        string
-	Timings       *domain.Timings  // nil when no connection was asked for
-	BodySHA256    string           // hex, of the body as it was sent
-	Probe         bool             // it tried whether a paused target answers again
-	Consent       *domain.Decision // where it differs from the plan's
+	Timings       *domain.Timings   // nil when no connection was asked for
+	BodySHA256    string            // hex, of the body as it was sent
+	Probe         bool              // it tried whether a paused target answers again
+	Consent       *domain.Decision  // where it differs from the plan's
+	RateLimit     *domain.RateLimit // what the answer said of the sender's quota; nil when it said nothing
 }
 
 const columns = `d.delivery_id, d.position, d.firing_id, d.firing_position, d.reaction, coalesce(d.trigger, ''), d.cause, d.target,
@@ -107,15 +108,16 @@ func Get(ctx context.Context, q schema.Querier, id uuid.UUID) (Delivery, error) 
 		return d, fmt.Errorf("delivery %s: %w", id, err)
 	}
 	rows, err := q.QueryContext(ctx, `SELECT attempt, position, started_at, duration_ms, coalesce(status, 0), verdict, coalesce(reason, ''), outcome,
-		next_attempt_at, coalesce(address, ''), coalesce(worker, ''), timings, coalesce(body_sha256, ''), probe, consent FROM attempts WHERE delivery_id = $1 ORDER BY position`, id)
+		next_attempt_at, coalesce(address, ''), coalesce(worker, ''), timings, coalesce(body_sha256, ''), probe, consent,
+		(SELECT e.data->'rate_limit' FROM events e WHERE e.position = attempts.position) FROM attempts WHERE delivery_id = $1 ORDER BY position`, id)
 	if err != nil {
 		return d, fmt.Errorf("delivery %s: %w", id, err)
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var a Attempt
-		var timings, consent []byte
-		if err := rows.Scan(&a.Attempt, &a.Position, &a.StartedAt, &a.DurationMS, &a.Status, &a.Verdict, &a.Reason, &a.Outcome, &a.NextAttemptAt, &a.Address, &a.Worker, &timings, &a.BodySHA256, &a.Probe, &consent); err != nil {
+		var timings, consent, limit []byte
+		if err := rows.Scan(&a.Attempt, &a.Position, &a.StartedAt, &a.DurationMS, &a.Status, &a.Verdict, &a.Reason, &a.Outcome, &a.NextAttemptAt, &a.Address, &a.Worker, &timings, &a.BodySHA256, &a.Probe, &consent, &limit); err != nil {
 			return d, fmt.Errorf("delivery %s: %w", id, err)
 		}
 		if timings != nil {
@@ -125,6 +127,11 @@ func Get(ctx context.Context, q schema.Querier, id uuid.UUID) (Delivery, error) 
 		}
 		if consent != nil {
 			if err := json.Unmarshal(consent, &a.Consent); err != nil {
+				return d, fmt.Errorf("delivery %s: %w", d.ID, err)
+			}
+		}
+		if limit != nil {
+			if err := json.Unmarshal(limit, &a.RateLimit); err != nil {
 				return d, fmt.Errorf("delivery %s: %w", d.ID, err)
 			}
 		}
