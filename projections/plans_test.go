@@ -174,8 +174,14 @@ func TestNoQuestionGoesThroughALargeTable(t *testing.T) {
 		return err
 	})
 	for _, f := range []schema.Filter{
-		{Types: []string{"delivery.planned"}}, {Types: []string{"consent.changed"}}, {Target: "rare"}, {Actor: "crm"}, {Target: "t0", Types: []string{"delivery.attempted"}},
-		{Types: []string{"delivery.planned"}, Actor: "crm"}, {Types: []string{"consent.changed"}, Target: "t0"}, {Actor: "nobody"},
+		{Types: []string{"delivery.planned"}},
+		{Types: []string{"consent.changed"}},
+		{Target: "rare"},
+		{Actor: "crm"},
+		{Target: "t0", Types: []string{"delivery.attempted"}},
+		{Types: []string{"delivery.planned"}, Actor: "crm"},
+		{Types: []string{"consent.changed"}, Target: "t0"},
+		{Actor: "nobody"},
 	} {
 		f.Limit, f.Descending = 50, true
 		ask(5000, fmt.Sprintf("events %+v", f), func(q schema.Querier) error {

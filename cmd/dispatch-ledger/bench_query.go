@@ -54,7 +54,7 @@ type explained struct {
 // QueryContext implements schema.Querier.
 func (e *explained) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
 	if e.to == nil {
-		return e.Querier.QueryContext(ctx, query, args...)
+		return e.Querier.QueryContext(ctx, query, args...) //nolint:sqlclosecheck // the caller's to close
 	}
 	rows, err := e.Querier.QueryContext(ctx, "EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF) "+query, args...)
 	if err != nil {
@@ -71,7 +71,7 @@ func (e *explained) QueryContext(ctx context.Context, query string, args ...any)
 	if err := rows.Err(); err != nil {
 		return nil, err
 	}
-	return e.Querier.QueryContext(ctx, query, args...)
+	return e.Querier.QueryContext(ctx, query, args...) //nolint:sqlclosecheck // the caller's to close
 }
 
 // benchQuery asks what people ask.

@@ -200,7 +200,7 @@ func (t *trail) attempt(a attempt) {
 		DeliveryID: a.id, Target: a.firing.Target, ProfileID: a.firing.ProfileID, Attempt: a.number, StartedAt: t.at.Add(-time.Millisecond), DurationMS: 20 + 80*t.random.ExpFloat64(),
 		Status: 202, Verdict: a.verdict, Outcome: a.outcome, Address: "198.51.100.7:443", Worker: "bench/1",
 	}
-	switch a.verdict { //nolint:exhaustive // the others do not occur here
+	switch a.verdict {
 	case domain.Accepted:
 	case domain.Timeout:
 		p.Status = 0
@@ -235,7 +235,10 @@ func copyEvents(ctx context.Context, db *sql.DB, name string, events []domain.Re
 		return err
 	}
 	defer tx.Rollback()
-	if _, err := tx.ExecContext(ctx, `SET LOCAL synchronous_commit = off; SELECT ensure_partitions(`+fmt.Sprint(events[len(events)-1].Position)+`)`); err != nil {
+	if _, err := tx.ExecContext(ctx, `SET LOCAL synchronous_commit = off`); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `SELECT ensure_partitions($1)`, events[len(events)-1].Position); err != nil {
 		return err
 	}
 	rows := make([][]any, len(events))

@@ -189,7 +189,7 @@ func copyRows(ctx context.Context, tx *sql.Tx, place, table string, columns []st
 	if len(rows) == 0 {
 		return nil
 	}
-	into, err := tx.PrepareContext(ctx, pq.CopyInSchema(place, table, columns...))
+	into, err := tx.PrepareContext(ctx, pq.CopyInSchema(place, table, columns...)) //nolint:staticcheck // it quotes the names
 	if err != nil {
 		return err
 	}
