@@ -374,8 +374,16 @@ func TestNothingPersonalLeavesTheSeal(t *testing.T) {
 		}
 	}
 	for _, args := range [][]string{
-		{"audit", "profile", id}, {"audit", "events"}, {"audit", "deliveries"}, {"audit", "delivery", planned.String()}, {"consent", "history", id}, {"consent", "show", id},
-		{"consent", "promptness", "--each"}, {"evidence", planned.String()}, {"targets", "history", "takes"}, {"keys", "show"},
+		{"audit", "profile", id},
+		{"audit", "events"},
+		{"audit", "deliveries"},
+		{"audit", "delivery", planned.String()},
+		{"consent", "history", id},
+		{"consent", "show", id},
+		{"consent", "promptness", "--each"},
+		{"evidence", planned.String()},
+		{"targets", "history", "takes"},
+		{"keys", "show"},
 	} {
 		a.prints(exitDone, args...)
 	}
