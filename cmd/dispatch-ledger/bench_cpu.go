@@ -7,8 +7,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -17,6 +19,7 @@ import (
 type cpu struct {
 	service  time.Duration // this process, the bench's sink included
 	database time.Duration // the server and its sessions; 0 when it is not on this machine, or cannot be looked at
+	senders  time.Duration // dispatchers that a benchmark started
 }
 
 // spent reads the processor time of this process and of the database server's, as Linux tells them.
@@ -26,6 +29,11 @@ func (st *store) spent(ctx context.Context) (c cpu, err error) {
 		return c, nil //nolint:nilerr // this is no Linux
 	}
 	c.service = own.own
+	for _, pid := range st.senders.all() {
+		if _, took, err := processTime(pid); err == nil {
+			c.senders += took.own
+		}
+	}
 	var session int
 	if err := st.db.QueryRowContext(ctx, `SELECT pg_backend_pid()`).Scan(&session); err != nil {
 		return c, err
@@ -55,6 +63,30 @@ func (st *store) spent(ctx context.Context) (c cpu, err error) {
 	return c, nil
 }
 
+// processes are those that a benchmark started.
+type processes struct {
+	mu   sync.Mutex
+	pids []int // guarded by mu
+}
+
+func (p *processes) add(pid int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pids = append(p.pids, pid)
+}
+
+func (p *processes) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pids = nil
+}
+
+func (p *processes) all() []int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.pids)
+}
+
 type processTimes struct{ own, children time.Duration }
 
 var errNoProcess = errors.New("no such process")
@@ -82,7 +114,7 @@ func processTime(pid int) (parent int, took processTimes, err error) {
 
 // since is what was spent after an earlier moment.
 func (c cpu) since(before cpu) cpu {
-	return cpu{service: c.service - before.service, database: c.database - before.database}
+	return cpu{service: c.service - before.service, database: c.database - before.database, senders: c.senders - before.senders}
 }
 
 // each prints what a number of things, of that kind, cost each; service says what runs in this process besides the service.

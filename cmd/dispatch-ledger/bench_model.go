@@ -49,7 +49,7 @@ func newBenchModel(s *settings) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.IntSliceVar(&b.dispatchers, "dispatchers", []int{1, 2, 4}, "how many dispatchers, one measurement each; the first is measured for the model, the others check it")
+	flags.IntSliceVar(&b.dispatchers, "dispatchers", []int{1, 2, 4}, "how many dispatchers, one measurement each, that the model is held against")
 	flags.IntVar(&b.firings, "firings", 1500, "firings for each measurement and dispatcher")
 	flags.IntVar(&b.concurrency, "target-concurrency", 8, "the target's limits.concurrency: requests at once in each process")
 	flags.DurationVar(&b.latency, "sink-latency", 50*time.Millisecond, "how late the sink answers")
@@ -73,34 +73,6 @@ func (st *store) benchModel(ctx context.Context, b modelBench) error {
 	at := func(concurrency int, latency time.Duration) error {
 		return st.benchTarget(ctx, "bench", "http://"+sink.address+slowly+latency.String(), concurrency)
 	}
-	// What a delivery costs, where nothing but the processor is the limit.
-	const wide = 64
-	fast := b.scaleBench
-	fast.concurrency, fast.latency = wide, 0
-	if err := at(wide, 0); err != nil {
-		return err
-	}
-	saturated, spent, err := st.measured(ctx, func() (float64, error) { return st.scaleOf(ctx, fast, workerOptions{}, sink, 1) })
-	if err != nil {
-		return err
-	}
-	each := func(d time.Duration, n int) float64 { return float64(d.Microseconds()) / float64(n) }
-	b.costs.service, b.costs.database = each(spent.service, b.firings), each(spent.database, b.firings)
-
-	if err := at(b.concurrency, b.latency); err != nil {
-		return err
-	}
-	w := tabwriter.NewWriter(st.settings.env.stdout, 0, 4, 2, ' ', 0)
-	fmt.Fprintf(w, "WHAT\tMEASURED\tSIMULATED\tOFF BY\t\n")
-	row := func(what string, measured, simulated float64, note string) {
-		fmt.Fprintf(w, "%s\t%.0f/s\t%.0f/s\t%+.0f %%\t%s\n", what, measured, simulated, 100*(simulated/measured-1), note)
-	}
-	row("one process, fast receiver", saturated, b.onThisMachine(b.costs.service+b.costs.database, wide, 0, wide), "measured for the model")
-	alone, err := st.scaleOf(ctx, b.scaleBench, workerOptions{}, sink, 1)
-	if err != nil {
-		return err
-	}
-	row(fmt.Sprintf("one process, receiver takes %s", b.latency), alone, b.onThisMachine(b.costs.service+b.costs.database, b.concurrency, b.latency, b.concurrency), "")
 	token, _, err := st.tokens.Create(ctx, schema.TokenRequest{Name: "bench-dispatchers", Role: schema.RoleDispatcher, CreatedBy: "bench"})
 	if err != nil {
 		return err
@@ -114,21 +86,56 @@ func (st *store) benchModel(ctx context.Context, b modelBench) error {
 		return err
 	}
 	join := broker.Credential{Token: token, Public: fleet.Public}.String()
-	for i, n := range b.dispatchers {
-		st.sent = 0
-		rate, spent, err := st.measured(ctx, func() (float64, error) {
-			return st.withDispatchers(ctx, n, c.URL, join, func() (float64, error) { return st.scaleOf(ctx, b.scaleBench, workerOptions{broker: c}, sink, n) })
-		})
+	behind := func(m scaleBench, n int) (float64, error) {
+		return st.withDispatchers(ctx, n, c.URL, join, func() (float64, error) { return st.scaleOf(ctx, m, workerOptions{broker: c}, sink, n) })
+	}
+	// What a delivery costs, where nothing but the processor is the limit: at a lower rate the parts' idling would count as work.
+	const wide, several = 64, 2
+	fast := b.scaleBench
+	fast.concurrency, fast.latency, fast.firings = wide, 0, several*b.firings
+	if err := at(wide, 0); err != nil {
+		return err
+	}
+	saturated, err := st.scaleOf(ctx, fast, workerOptions{}, sink, 1)
+	if err != nil {
+		return err
+	}
+	if st.took.service == 0 || st.took.database == 0 {
+		return errors.New("the processor time of a delivery is not known on this system; give the four costs as flags")
+	}
+	each := func(d time.Duration) float64 { return float64(d.Microseconds()) / float64(st.measuredOf) }
+	b.costs.service, b.costs.database = each(st.took.service), each(st.took.database)
+	fast.firings = b.firings
+	carried, err := behind(fast, several)
+	if err != nil {
+		return err
+	}
+	b.costs.writer, b.costs.sender = each(st.took.service), each(st.took.senders)
+	onDatabase := each(st.took.database)
+
+	w := tabwriter.NewWriter(st.settings.env.stdout, 0, 4, 2, ' ', 0)
+	fmt.Fprintf(w, "WHAT\tMEASURED\tSIMULATED\tOFF BY\t\n")
+	row := func(what string, measured, simulated float64, note string) {
+		fmt.Fprintf(w, "%s\t%.0f/s\t%.0f/s\t%+.0f %%\t%s\n", what, measured, simulated, 100*(simulated/measured-1), note)
+	}
+	one, more := b.costs.service+b.costs.database, b.costs.writer+b.costs.sender+onDatabase
+	const calibrated = "its processor time is the model's"
+	row("one process, fast receiver", saturated, b.onThisMachine(one, wide, 0, wide), calibrated)
+	row(fmt.Sprintf("%d behind a broker, fast receiver", several), carried, b.onThisMachine(more, several*wide, 0, several*wide), calibrated)
+	if err := at(b.concurrency, b.latency); err != nil {
+		return err
+	}
+	alone, err := st.scaleOf(ctx, b.scaleBench, workerOptions{}, sink, 1)
+	if err != nil {
+		return err
+	}
+	row(fmt.Sprintf("one process, receiver takes %s", b.latency), alone, b.onThisMachine(one, b.concurrency, b.latency, b.concurrency), "")
+	for _, n := range b.dispatchers {
+		rate, err := behind(b.scaleBench, n)
 		if err != nil {
 			return err
 		}
-		note := ""
-		if i == 0 {
-			note = "its processor time measured for the model"
-			b.costs.writer, b.costs.sender = each(spent.service, n*b.firings), each(st.sent, n*b.firings)
-		}
-		total := b.costs.writer + b.costs.sender + b.costs.database
-		row(fmt.Sprintf("%d behind a broker, receiver takes %s", n, b.latency), rate, b.onThisMachine(total, n*b.concurrency, b.latency, 2*n*b.concurrency), note)
+		row(fmt.Sprintf("%d behind a broker, receiver takes %s", n, b.latency), rate, b.onThisMachine(more, n*b.concurrency, b.latency, 2*n*b.concurrency), "")
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -136,23 +143,6 @@ func (st *store) benchModel(ctx context.Context, b modelBench) error {
 	fmt.Fprintf(st.settings.env.stdout, "\nto carry this on without measuring: bench model --service-us %.0f --database-us %.0f --writer-us %.0f --sender-us %.0f\n",
 		b.costs.service, b.costs.database, b.costs.writer, b.costs.sender)
 	return st.settings.carry(b, saturated)
-}
-
-// measured gives what a measurement took of the processors besides its answer.
-func (st *store) measured(ctx context.Context, do func() (float64, error)) (rate float64, took cpu, err error) {
-	before, err := st.spent(ctx)
-	if err != nil {
-		return 0, took, err
-	}
-	if rate, err = do(); err != nil {
-		return 0, took, err
-	}
-	after, err := st.spent(ctx)
-	took = after.since(before)
-	if err == nil && (took.service == 0 || took.database == 0) {
-		err = errors.New("the processor time of a delivery is not known on this system; give the four costs as flags")
-	}
-	return rate, took, err
 }
 
 // onThisMachine simulates deliveries that all share this machine's processors and so many slots of a receiver.

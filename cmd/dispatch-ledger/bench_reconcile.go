@@ -151,7 +151,7 @@ func (st *store) benchReconcile(ctx context.Context, b *benchReconcile) error {
 		if err != nil {
 			return err
 		}
-		line(what, benchTaken{cpu{after.service - before.service - time.Duration(b.serving.Load()), after.database - before.database}, took})
+		line(what, benchTaken{cpu{service: after.service - before.service - time.Duration(b.serving.Load()), database: after.database - before.database}, took})
 		if err := st.catchUpLists(ctx); err != nil {
 			return err
 		}
@@ -298,7 +298,7 @@ func (st *store) benchCopy(ctx context.Context, b *benchReconcile) (m benchTaken
 	}
 	m.took = time.Since(started)
 	after, err := st.spent(ctx)
-	m.cpu = cpu{after.service - before.service, after.database - before.database}
+	m.cpu = cpu{service: after.service - before.service, database: after.database - before.database}
 	return m, errors.Join(err, tx.Commit())
 }
 

@@ -112,6 +112,7 @@ func (st *store) scaleOf(ctx context.Context, b scaleBench, o workerOptions, sin
 	defer ticker.Stop()
 	// Measured between a tenth and nine tenths: neither the start nor the last requests in flight count.
 	var first time.Time
+	var before cpu
 	for {
 		select {
 		case <-ticker.C:
@@ -125,8 +126,16 @@ func (st *store) scaleOf(ctx context.Context, b scaleBench, o workerOptions, sin
 		switch {
 		case first.IsZero() && got >= firings/10:
 			first = time.Now()
+			if before, err = st.spent(ctx); err != nil {
+				return 0, err
+			}
 		case !first.IsZero() && got >= firings*9/10 && rate == 0:
 			rate = float64(firings*8/10) / time.Since(first).Seconds()
+			after, err := st.spent(ctx)
+			if err != nil {
+				return 0, err
+			}
+			st.took, st.measuredOf = after.since(before), firings*8/10
 		case got >= firings:
 			return rate, nil
 		}
@@ -141,10 +150,8 @@ func (st *store) withDispatchers(ctx context.Context, n int, url, join string, d
 	}
 	var running []*exec.Cmd
 	defer func() {
+		st.senders.forget()
 		for _, cmd := range running {
-			if _, took, statErr := processTime(cmd.Process.Pid); statErr == nil {
-				st.sent += took.own
-			}
 			err = errors.Join(err, cmd.Process.Signal(syscall.SIGTERM), cmd.Wait())
 		}
 	}()
@@ -171,6 +178,7 @@ func (st *store) withDispatchers(ctx context.Context, n int, url, join string, d
 			return 0, fmt.Errorf("start a dispatcher: %w", err)
 		}
 		running = append(running, cmd)
+		st.senders.add(cmd.Process.Pid)
 		if !bufio.NewScanner(out).Scan() {
 			return 0, fmt.Errorf("a dispatcher did not start: %s", strings.TrimSpace(stderr.String()))
 		}

@@ -53,7 +53,9 @@ type store struct {
 	sleep func(context.Context, time.Duration) error // the same; nil: by the clock on the wall
 
 	inspecting *inspector.Handler // see store.inspector
-	sent       time.Duration      // processor time of the dispatchers that a benchmark started
+	senders    processes          // dispatchers that a benchmark started
+	took       cpu                // what its last measurement took of processors, of measuredOf deliveries
+	measuredOf int
 }
 
 // connectionsMin is what a process needs at least: two that append, one that claims, and some that hold one of the work's
