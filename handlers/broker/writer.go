@@ -269,7 +269,7 @@ func (w *Writer) publish(ctx context.Context, gathered []outbound.Request) {
 	}
 	for shard, list := range lanes {
 		for len(list) > 0 {
-			n := min(len(list), gatherMost, max(1, list[0].Concurrency/2)) // a batch is one dispatcher's, and the others want some too
+			n := min(len(list), gatherMost, max(1, list[0].Concurrency)) // a batch is one dispatcher's, who can send so many of it at once
 			b := batch{ID: uuid.NewString(), Writer: w.id, Jobs: list[:n]}
 			list = list[n:]
 			go w.carry(context.WithoutCancel(ctx), shard, b)
