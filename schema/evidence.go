@@ -30,7 +30,7 @@ type EvidenceOptions struct {
 // which a Checkpointer's Sign, or a moment's patience, helps; ErrTree.
 func CollectEvidence(ctx context.Context, db *sql.DB, delivery uuid.UUID, o EvidenceOptions) (evidence.Bundle, error) {
 	b := evidence.Bundle{Format: evidence.Format, DeliveryID: delivery}
-	events, err := evidenceEvents(ctx, db, delivery)
+	events, last, err := evidenceEvents(ctx, db, delivery)
 	if err != nil {
 		return b, fmt.Errorf("evidence of delivery %s: %w", delivery, err)
 	}
@@ -42,6 +42,8 @@ func CollectEvidence(ctx context.Context, db *sql.DB, delivery uuid.UUID, o Evid
 		return b, fmt.Errorf("evidence of delivery %s: %w", delivery, err)
 	}
 	b.Checkpoint = c.Note
+	// What came after the delivery shows that nothing is missing before it. It can wait for the next checkpoint; the rest cannot.
+	events = slices.DeleteFunc(events, func(e domain.Recorded) bool { return e.Position > last && e.Position > c.Size })
 	opened := make([][]byte, len(events))
 	if o.Opener != nil {
 		if opened, err = o.Opener.openAll(ctx, events); err != nil {
@@ -58,39 +60,39 @@ func CollectEvidence(ctx context.Context, db *sql.DB, delivery uuid.UUID, o Evid
 	return b, nil
 }
 
-// evidenceEvents finds the events that a delivery's story consists of, by position.
-func evidenceEvents(ctx context.Context, q Querier, delivery uuid.UUID) ([]domain.Recorded, error) {
+// evidenceEvents finds the events that a delivery's story consists of, by position, and the position of its own last one.
+func evidenceEvents(ctx context.Context, q Querier, delivery uuid.UUID) (_ []domain.Recorded, last int64, _ error) {
 	events, err := allEvents(ctx, q, Filter{Stream: domain.DeliveryStream(delivery)})
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if len(events) == 0 {
-		return nil, ErrNotFound
+		return nil, 0, ErrNotFound
 	}
 	about, err := firingOf(events[0])
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	last := events[len(events)-1].Position
+	last = events[len(events)-1].Position
 	firing, err := EventAt(ctx, q, about.FiringPosition)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	events = append(events, firing)
 	if about.TargetVersion > 0 {
 		versions, err := allEvents(ctx, q, Filter{Stream: domain.TargetStream(about.Target), Types: []string{"target.changed"}, UpTo: events[0].Position, Descending: true})
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		used := slices.IndexFunc(versions, func(e domain.Recorded) bool { return e.Version <= about.TargetVersion })
 		if used < 0 {
-			return nil, fmt.Errorf("version %d of target %s: %w", about.TargetVersion, about.Target, ErrNotFound)
+			return nil, 0, fmt.Errorf("version %d of target %s: %w", about.TargetVersion, about.Target, ErrNotFound)
 		}
 		events = append(events, versions[used])
 	}
 	profiles, err := onePerson(ctx, q, append(decidedAs(events), about.ProfileID), last)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	streams := []string{domain.ConsentPolicyStream}
 	for _, profile := range profiles {
@@ -99,16 +101,16 @@ func evidenceEvents(ctx context.Context, q Querier, delivery uuid.UUID) ([]domai
 	for _, stream := range streams {
 		known, err := allEvents(ctx, q, Filter{Stream: stream, UpTo: last})
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		next, err := allEvents(ctx, q, Filter{Stream: stream, After: last, Limit: 1})
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		events = append(append(events, known...), next...)
 	}
 	slices.SortFunc(events, func(a, b domain.Recorded) int { return int(a.Position - b.Position) })
-	return slices.CompactFunc(events, func(a, b domain.Recorded) bool { return a.Position == b.Position }), nil
+	return slices.CompactFunc(events, func(a, b domain.Recorded) bool { return a.Position == b.Position }), last, nil
 }
 
 // decidedAs lists the other profiles whose answers a delivery's decisions rest on.
