@@ -17,7 +17,7 @@ var harmless = []string{
 	"checkpoint.timestamped", "consent.imported", "consent.policy_changed", "ledger.archived", "ledger.restored", "ledger.verified",
 	"delivery.attempt_lost", "delivery.attempted", "delivery.deferred", "delivery.expired", "delivery.planned", "delivery.rejected", "delivery.requeued", "delivery.withheld",
 	"finding.raised", "finding.resolved", "partial.changed", "partial.deleted", "platform.policy_changed", "reaction.fired", "reader.skipped",
-	"reconciliation.approved", "reconciliation.finished", "reconciliation.held", "reconciliation.started", "retention.changed", "retention.ended", "sealed.revealed",
+	"reconciliation.approved", "reconciliation.finished", "reconciliation.held", "reconciliation.started", "replay.asked", "replay.ended", "retention.changed", "retention.ended", "sealed.revealed",
 	"session.closed", "session.opened", "suppression.confirmed", "suppression.lifted", "suppression.ordered", "suppression.pushed",
 	"target.approved", "target.declined", "target.enabled", "target.proposed", "target.resumed", "target.tested", "token.created", "token.revoked",
 }
