@@ -92,8 +92,8 @@ func Unstage(ctx context.Context, tx *sql.Tx, run uuid.UUID) error {
 		}
 		return nil
 	}
-	for _, table := range []string{"reconciled_rows", "reconciled_state"} {
-		if _, err := tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE run = $1`, run); err != nil {
+	for _, query := range []string{`DELETE FROM reconciled_rows WHERE run = $1`, `DELETE FROM reconciled_state WHERE run = $1`} {
+		if _, err := tx.ExecContext(ctx, query, run); err != nil {
 			return fmt.Errorf("forget the pages of a run: %w", err)
 		}
 	}
