@@ -86,7 +86,7 @@ type Attempt struct {
 	Consent       *domain.Decision  `json:"consent" doc:"What the consent rule answered for this attempt, where it differs from the plan's."`
 	Timings       *domain.Timings   `json:"timings" doc:"Where the time went; null when no connection was asked for."`
 	BodySHA256    *string           `json:"body_sha256" doc:"Hex, of the body as it was sent, secrets and idempotency key included."`
-	RateLimit     *domain.RateLimit `json:"rate_limit" doc:"What the platform's rate-limit headers said; null when it sent none."`
+	RateLimit     *domain.RateLimit `json:"rate_limit,omitempty" doc:"What the platform's rate-limit headers said. Absent when it sent none, and once the attempt is archived."`
 	Probe         bool              `json:"probe" doc:"It tried whether a paused target answers again."`
 	Request       *Sealed           `json:"request" doc:"Headers as they were sent, secrets masked; null when no request was made out."`
 	Response      *Sealed           `json:"response" doc:"Headers and body of the answer; null when none arrived."`

@@ -67,6 +67,20 @@ func (e *express) begin(count func()) (queued map[string]bool, ok bool) {
 	return e.queued, true
 }
 
+func (e *express) add(claimed []job) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.claimed = append(e.claimed, claimed...)
+}
+
+// take gives what was claimed since it was last asked, and the context of its requests.
+func (e *express) take() (working context.Context, claimed []job) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	claimed, e.claimed = e.claimed, nil
+	return e.working, claimed
+}
+
 // Claim claims what may leave as soon as it is planned: what is due at once, in no order, of a target without a rate for
 // which nothing waits and that has room. A dispatcher whose requests others make claims nothing.
 func (d *Dispatcher) Claim(ctx context.Context, tx schema.Querier, planned []planner.Planned) error {
@@ -106,6 +120,7 @@ func (d *Dispatcher) Claim(ctx context.Context, tx schema.Querier, planned []pla
 	for _, p := range of {
 		byID[p.Recorded.DeliveryID] = p
 	}
+	jobs := make([]job, 0, len(claims))
 	for _, c := range claims {
 		p := byID[c.Planned.DeliveryID]
 		// Read from what is recorded, as everybody else will: that is what is sent.
@@ -113,27 +128,22 @@ func (d *Dispatcher) Claim(ctx context.Context, tx schema.Querier, planned []pla
 		if err != nil {
 			return err
 		}
-		d.express.claimed = append(d.express.claimed, job{
+		jobs = append(jobs, job{
 			Claim: c, opened: schema.Opened{Recorded: p.Recorded, Payload: payload}, claimed: claimed,
 			plan: plan{work: queue.Work{Target: p.With.Handle, State: p.With.State, Version: p.With.Version, Position: p.With.Position}, target: p.With, width: p.With.Limits.Concurrency},
 		})
 	}
 	d.lanes.enter(claims, func(target string) int { return width[target] })
 	d.requests.Add(len(claims))
+	d.express.add(jobs)
 	return nil
 }
 
 // Ended sends what was claimed, if its transaction was committed.
 func (d *Dispatcher) Ended() {
-	jobs := d.express.claimed
-	d.express.claimed = nil
-	if len(jobs) == 0 {
-		return
+	if ctx, jobs := d.express.take(); len(jobs) > 0 {
+		go d.depart(ctx, jobs)
 	}
-	d.express.mu.Lock()
-	ctx := d.express.working
-	d.express.mu.Unlock()
-	go d.depart(ctx, jobs)
 }
 
 // depart starts the requests of claims that hold. Those that do not were never made: their transaction came to nothing.
