@@ -53,7 +53,7 @@ func Reference() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer db.Close() //nolint:errcheck // was never opened
+	defer db.Close()
 	a, err := newAPI(Config{Ledger: &schema.Ledger{}, Vault: &schema.Vault{}, DB: db, Auth: &schema.Tokens{}})
 	if err != nil {
 		return nil, fmt.Errorf("api: %w", err)

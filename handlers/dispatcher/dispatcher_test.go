@@ -435,6 +435,7 @@ func TestUrgentGoesFirstAndOrderIsKept(t *testing.T) {
 			f.ProfileID, f.Context = person, json.RawMessage(fmt.Sprintf(`{"n":%d}`, 100+i))
 		}))
 	}
+	w.caughtUp() // the queue holds them all
 	w.dispatch()
 	for _, id := range append(ids, first, second) {
 		w.outcome(id, domain.Succeeded)

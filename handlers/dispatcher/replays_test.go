@@ -18,7 +18,7 @@ import (
 )
 
 // failing makes deliveries of a target that have failed, and gives what mends the target.
-func (w *world) failing(target string, n int) (failed []uuid.UUID, mend func(), stop func()) {
+func (w *world) failing(target string, n int) (failed []uuid.UUID, mend, stop func()) {
 	w.Helper()
 	var mended atomic.Bool
 	s := newSink(w, broken(&mended))

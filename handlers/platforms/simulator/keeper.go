@@ -44,7 +44,10 @@ type Keeper interface {
 
 // Later holds work that takes effect after a while: asynchronous jobs, eventual consistency. It is not safe for
 // concurrent use; its simulator's mutex guards it.
-type Later struct{ work []deferred }
+type Later struct {
+	work []deferred
+	at   time.Time // when the work that is being done was due
+}
 
 type deferred struct {
 	due time.Time
@@ -54,6 +57,14 @@ type deferred struct {
 // Do puts work off until due.
 func (l *Later) Do(due time.Time, do func()) { l.work = append(l.work, deferred{due, do}) }
 
+// Now is the time at which something takes effect: for work that was put off, when it was due, however late somebody looks.
+func (l *Later) Now(clock func() time.Time) time.Time {
+	if l.at.IsZero() {
+		return clock()
+	}
+	return l.at
+}
+
 // Run does what is due, earliest first.
 func (l *Later) Run(now time.Time) {
 	if len(l.work) == 0 {
@@ -62,9 +73,11 @@ func (l *Later) Run(now time.Time) {
 	slices.SortStableFunc(l.work, func(a, b deferred) int { return a.due.Compare(b.due) })
 	n := 0
 	for n < len(l.work) && !l.work[n].due.After(now) {
+		l.at = l.work[n].due
 		l.work[n].do()
 		n++
 	}
+	l.at = time.Time{}
 	l.work = append(l.work[:0], l.work[n:]...)
 }
 

@@ -382,7 +382,7 @@ func (s *Simulator) emails(do func(*subject, time.Time)) operation {
 		}
 		s.after(func() {
 			for _, email := range addresses {
-				do(find(a.emails, strings.ToLower(email)), s.opts.Now().UTC())
+				do(find(a.emails, strings.ToLower(email)), s.later.Now(s.opts.Now).UTC())
 			}
 		})
 		say(w, http.StatusCreated, "success", nil)

@@ -434,7 +434,7 @@ func (s *Simulator) apply(a *account, c change) bool {
 	}
 	isNew := a.people.Find(channel, value) == nil
 	do := func() {
-		now := s.opts.Now().UTC()
+		now := s.later.Now(s.opts.Now).UTC()
 		person := a.people.Make(channel, value, now)
 		for name, given := range c.Channels {
 			if person.On(name).Word != given.Status {
@@ -445,7 +445,7 @@ func (s *Simulator) apply(a *account, c change) bool {
 	if s.opts.Lag == 0 {
 		do()
 	} else {
-		s.later.Do(s.opts.Now().Add(s.opts.Lag), do)
+		s.later.Do(s.later.Now(s.opts.Now).Add(s.opts.Lag), do)
 	}
 	return isNew
 }

@@ -347,7 +347,7 @@ func (s *Simulator) upsert(a *account, data *resource[profileAttributes]) *profi
 
 // touch marks a profile as changed now.
 func (s *Simulator) touch(a *account, person *profile) {
-	person.Updated = s.opts.Now().UTC()
+	person.Updated = s.later.Now(s.opts.Now).UTC()
 	a.changes++
 }
 

@@ -190,7 +190,7 @@ func (s *Simulator) suppress(a *account, _ *http.Request, body []byte) reply {
 		return reply{status: http.StatusBadRequest, problems: problems}
 	}
 	return s.start(a, "profile-suppression-bulk-create-job", profiles, func(person *profile) {
-		person.Mail.mark("USER_SUPPRESSED", s.opts.Now().UTC().Truncate(time.Second))
+		person.Mail.mark("USER_SUPPRESSED", s.later.Now(s.opts.Now).UTC().Truncate(time.Second))
 	}, true)
 }
 
@@ -237,7 +237,7 @@ func (s *Simulator) afterLag(do func()) {
 		do()
 		return
 	}
-	s.later.Do(s.opts.Now().Add(s.opts.Lag), do)
+	s.later.Do(s.later.Now(s.opts.Now).Add(s.opts.Lag), do)
 }
 
 func (j *job) resource(now time.Time) map[string]any {
@@ -278,7 +278,7 @@ func (s *Simulator) unsubscribe(a *account, _ *http.Request, body []byte) reply 
 	}
 	s.later.Do(s.opts.Now().Add(s.opts.JobTime), func() {
 		s.afterLag(func() {
-			at := s.opts.Now().UTC().Truncate(time.Second)
+			at := s.later.Now(s.opts.Now).UTC().Truncate(time.Second)
 			s.each(a, profiles, func(_ *profile, name string, c *channel, _ *time.Time) { c.unsubscribe(name, at) })
 		})
 	})
@@ -310,7 +310,7 @@ func (s *Simulator) subscribe(a *account, _ *http.Request, body []byte) reply {
 	s.later.Do(now.Add(s.opts.JobTime), func() {
 		s.afterLag(func() {
 			s.each(a, profiles, func(_ *profile, _ string, c *channel, at *time.Time) {
-				when := s.opts.Now().UTC().Truncate(time.Second)
+				when := s.later.Now(s.opts.Now).UTC().Truncate(time.Second)
 				if at != nil {
 					when = at.UTC()
 				}

@@ -499,7 +499,7 @@ func (s *Simulator) update(a *account, w http.ResponseWriter, req request) {
 			result.Code, result.Message, out.Status = "Error", "The subscriber does not exist.", "Has Errors"
 		default:
 			apply := func() {
-				now := s.opts.Now().UTC()
+				now := s.later.Now(s.opts.Now).UTC()
 				person := a.people.Make("key", o.Key, now)
 				person.Email = strings.ToLower(o.Email)
 				a.people.Know(person)

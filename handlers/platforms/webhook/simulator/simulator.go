@@ -245,7 +245,7 @@ func (s *Simulator) record(a *account, r row) bool {
 	if r.Scope == "" {
 		r.Scope = "global"
 	}
-	r.RecordedAt = s.opts.Now().UTC()
+	r.RecordedAt = s.later.Now(s.opts.Now).UTC()
 	if r.OccurredAt.IsZero() {
 		r.OccurredAt = r.RecordedAt
 	}
