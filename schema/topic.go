@@ -176,7 +176,7 @@ func (t *Topic) Subscriber(ctx context.Context, s Subscription) (message.Subscri
 	if s.Limit <= 0 {
 		s.Limit = 1000
 	}
-	if err := s.create(ctx, t.db); err != nil {
+	if _, err := Patiently(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, s.create(ctx, t.db) }); err != nil {
 		return nil, err
 	}
 	r := &reader{topic: t, subscription: s, moved: newBell(), move: true, patience: backoff.NewExponentialBackOff()}

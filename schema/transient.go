@@ -9,7 +9,9 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/lib/pq"
 )
 
@@ -38,4 +40,21 @@ func Transient(err error) bool {
 		errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
 		errors.Is(err, syscall.ENOENT) || // the socket of a server that is not up yet
 		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, ErrUnavailable)
+}
+
+// patience is how long a process that starts waits for a database that has gone away meanwhile.
+const patience = 2 * time.Minute
+
+// Patiently does what a process needs of the database before it can work, again while the database is away: one that restarts
+// at that moment must not end the process. It gives up after two minutes, when ctx ends, and at once at any other error.
+func Patiently[T any](ctx context.Context, do func(context.Context) (T, error)) (T, error) {
+	growing := backoff.NewExponentialBackOff()
+	growing.InitialInterval, growing.MaxInterval = 100*time.Millisecond, 2*time.Second
+	return backoff.Retry(ctx, func() (T, error) {
+		v, err := do(ctx)
+		if err != nil && !Transient(err) {
+			return v, backoff.Permanent(err)
+		}
+		return v, err
+	}, backoff.WithBackOff(growing), backoff.WithMaxElapsedTime(patience))
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/broker"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/dispatcher"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/outbound"
@@ -69,7 +70,10 @@ func (st *store) work(ctx context.Context, o workerOptions) error {
 	if err != nil {
 		return err
 	}
-	if plan.Address, err = st.addresses(ctx, o.publicURL); err != nil {
+	plan.Address, err = schema.Patiently(ctx, func(ctx context.Context) (func(domain.Link) (string, error), error) {
+		return st.addresses(ctx, o.publicURL)
+	})
+	if err != nil {
 		return err
 	}
 	plan.Environment, plan.Tracer, plan.Reads = o.environment, o.tracer, schema.NewPrepared(hot)
@@ -111,7 +115,7 @@ func (st *store) work(ctx context.Context, o workerOptions) error {
 		return err
 	}
 	plan.Express = send
-	sign, err := st.checkpointer(ctx)
+	sign, err := schema.Patiently(ctx, st.checkpointer)
 	if err != nil {
 		return err
 	}
@@ -123,7 +127,7 @@ func (st *store) work(ctx context.Context, o workerOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := st.askOutdated(ctx); err != nil {
+	if _, err := schema.Patiently(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, st.askOutdated(ctx) }); err != nil {
 		return err
 	}
 

@@ -72,7 +72,7 @@ func NewWriter(ctx context.Context, c WriterConfig) (*Writer, error) {
 	}
 	c.Broker.Log = c.Log
 	w := &Writer{WriterConfig: c, db: c.DB, vault: c.Vault, now: c.Now, id: uuid.NewString(), waiting: map[attemptKey]chan<- handed{}}
-	fleet, err := c.Vault.Fleet(ctx)
+	fleet, err := schema.Patiently(ctx, c.Vault.Fleet)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +98,7 @@ func NewWriter(ctx context.Context, c WriterConfig) (*Writer, error) {
 
 // Fences is the subscription by which the writer broadcasts withdrawals; it belongs with the other readers of the ledger.
 func (w *Writer) Fences(ctx context.Context) (projections.Live, error) {
-	head, err := schema.Head(ctx, w.db)
+	head, err := schema.Patiently(ctx, func(ctx context.Context) (int64, error) { return schema.Head(ctx, w.db) })
 	if err != nil {
 		return projections.Live{}, err
 	}
