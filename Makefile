@@ -16,6 +16,7 @@ demo: ## the whole story on this machine, PostgreSQL included: from firing to de
 test: ## all tests, on a real PostgreSQL and in a real browser
 	@.ci/need postgresql
 	@.ci/need chromium
+	-@.ci/need pgbouncer
 	go test $(TESTFLAGS) ./...
 
 race: ## all tests under the race detector

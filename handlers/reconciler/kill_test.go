@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/google/uuid"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
@@ -36,38 +37,39 @@ const (
 	envProxy    = "RECONCILER_TEST_PROXY"
 )
 
-// TestReconcilerProcess is that process, and no test by itself.
-func TestReconcilerProcess(t *testing.T) {
-	if os.Getenv(envDatabase) == "" {
-		t.Skip("run by TestKilled")
-	}
-	w, err := openWorld(t.Context(), os.Getenv(envDatabase), os.Getenv(envKey))
+// reconcileAsProgram is that process: what TestMain runs instead of the tests when the environment says so.
+func reconcileAsProgram(ctx context.Context) error {
+	w, err := openWorld(ctx, os.Getenv(envDatabase), os.Getenv(envKey))
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	clock := &remote{client: &http.Client{Transport: hostless{strings.TrimPrefix(os.Getenv(envProxy), "http://")}}}
-	if err := clock.sleep(t.Context(), 0); err != nil {
-		t.Fatal(err)
+	if err := clock.sleep(ctx, 0); err != nil {
+		return err
 	}
 	service, err := reconciler.New(reconciler.Config{
 		DB: w.ledger.DB(), Ledger: w.ledger, Vault: w.vault, Now: clock.now, Settle: w.settle, HTTP: clock.client, Sleep: clock.sleep,
 	})
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	fmt.Println("ready")
-	for {
-		err := service.Work(t.Context(), os.Getenv(envPlatform), nil)
-		if errors.Is(err, reconciler.ErrRunning) {
-			time.Sleep(10 * time.Millisecond) // the one before us is dead; its connection is not yet
-			continue
+	_, err = backoff.Retry(ctx, func() (struct{}, error) {
+		err := service.Work(ctx, os.Getenv(envPlatform), nil)
+		switch {
+		case errors.Is(err, reconciler.ErrRunning): // the one before us is dead; its connection is not yet
+			return struct{}{}, err
+		case errors.Is(err, schema.ErrNotFound):
+			return struct{}{}, nil
+		case err != nil:
+			return struct{}{}, backoff.Permanent(err)
 		}
-		if err != nil && !errors.Is(err, schema.ErrNotFound) {
-			t.Fatal(err)
-		}
+		return struct{}{}, nil
+	}, backoff.WithBackOff(backoff.NewConstantBackOff(10*time.Millisecond)))
+	if err == nil {
 		fmt.Println("done")
-		return
 	}
+	return err
 }
 
 // remote is the clock of the test that started this process: whoever waits moves it for all.
@@ -215,12 +217,13 @@ func (c *connected) process(t *testing.T, proxy string, after time.Duration) boo
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestReconcilerProcess$", "-test.v")
+	cmd := exec.CommandContext(ctx, os.Args[0])
 	cmd.Env = append(os.Environ(), envDatabase+"="+c.url, envKey+"="+c.keyFile, envPlatform+"="+c.name, envProxy+"="+proxy)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
+	cmd.Stderr = cmd.Stdout
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

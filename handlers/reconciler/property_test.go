@@ -1,6 +1,7 @@
 package reconciler_test
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
@@ -16,6 +17,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(envDatabase) != "" {
+		if err := reconcileAsProgram(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	checks := "2" // each is ten people who act dozens of times; DISPATCH_LEDGER_LONG_TESTS=1 tries a hundred
 	if os.Getenv("DISPATCH_LEDGER_LONG_TESTS") != "" {
 		checks = "100"

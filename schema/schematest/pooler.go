@@ -23,7 +23,7 @@ func Pooler(t testing.TB, databaseURL string, size int) string {
 	t.Helper()
 	program, err := exec.LookPath("pgbouncer")
 	if err != nil {
-		t.Skip("pgbouncer is not installed on this machine")
+		t.Skip("no pgbouncer on PATH; .ci/need pgbouncer installs it")
 	}
 	u, err := url.Parse(databaseURL)
 	if err != nil {
