@@ -10,12 +10,15 @@ type Overtaking interface {
 	Overtakes() Overtaken
 }
 
-// Overtaken are deliveries: the one, or all of a profile, to a target, or with a secret in them.
+// Overtaken are deliveries: the one, all of a profile or of whoever has an address, to a target, with a secret in them, or all
+// that consent is asked for.
 type Overtaken struct {
-	Delivery uuid.UUID
-	Profiles []uuid.UUID
-	Target   string
-	Secret   string
+	Delivery  uuid.UUID
+	Profiles  []uuid.UUID
+	Addresses []ContactHash
+	Everybody bool
+	Target    string
+	Secret    string
 }
 
 // Overtakes reports whether events of the type overtake deliveries.
@@ -29,8 +32,13 @@ func of(profiles ...uuid.UUID) Overtaken { return Overtaken{Profiles: profiles} 
 // Overtakes says that the person has decided anew.
 func (c ConsentChanged) Overtakes() Overtaken { return of(c.ProfileID) }
 
-// Overtakes says that the person is no more.
-func (p ProfileErased) Overtakes() Overtaken { return of(p.ProfileID) }
+// Overtakes says that another answer may be enough now for whoever is asked.
+func (ConsentPolicyChanged) Overtakes() Overtaken { return Overtaken{Everybody: true} }
+
+// Overtakes says that the person is no more, and that what they refused holds for whoever has their addresses.
+func (p ProfileErased) Overtakes() Overtaken {
+	return Overtaken{Profiles: []uuid.UUID{p.ProfileID}, Addresses: p.ContactHashes}
+}
 
 // Overtakes says that consent is asked of both from now on, whichever of them a delivery is for.
 func (m ProfileMerged) Overtakes() Overtaken { return of(m.WinnerID, m.LoserID) }
@@ -38,8 +46,10 @@ func (m ProfileMerged) Overtakes() Overtaken { return of(m.WinnerID, m.LoserID) 
 // Overtakes says that the CRM may have answered otherwise, or that the profile is gone.
 func (p ProfileObserved) Overtakes() Overtaken { return of(p.ProfileID) }
 
-// Overtakes says that the person's address may not work.
-func (a AddressReported) Overtakes() Overtaken { return of(a.ProfileID) }
+// Overtakes says that the address may not work, whoever has it.
+func (a AddressReported) Overtakes() Overtaken {
+	return Overtaken{Profiles: []uuid.UUID{a.ProfileID}, Addresses: a.ContactHashes}
+}
 
 // Overtakes says that the platform has these people on its list.
 func (s SuppressionSeen) Overtakes() Overtaken {

@@ -14,7 +14,7 @@ import (
 // harmless are the event types after which a delivery that was decided on before stays right. A new type is put here, or says
 // what it overtakes.
 var harmless = []string{
-	"checkpoint.timestamped", "consent.imported", "consent.policy_changed", "ledger.archived", "ledger.restored", "ledger.verified",
+	"checkpoint.timestamped", "consent.imported", "ledger.archived", "ledger.restored", "ledger.verified",
 	"delivery.attempt_lost", "delivery.attempted", "delivery.deferred", "delivery.expired", "delivery.planned", "delivery.rejected", "delivery.requeued", "delivery.withheld",
 	"finding.raised", "finding.resolved", "partial.changed", "partial.deleted", "platform.policy_changed", "reaction.fired", "reader.skipped",
 	"reconciliation.approved", "reconciliation.finished", "reconciliation.held", "reconciliation.started", "replay.asked", "replay.ended", "retention.changed", "retention.ended", "sealed.revealed",

@@ -16,6 +16,8 @@ import (
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
 
+	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/outbound"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
 
@@ -185,9 +187,14 @@ func TestTheGateSendsBackWhatWasWithdrawn(t *testing.T) {
 	g.marks = []sentMark{{1, c.now()}}
 	g.rose(tide{Echo: 1})
 	person, delivery := uuid.New(), uuid.New()
-	keys := keysOf(person, delivery, "welcome", []string{"api_key"})
+	merged, address := uuid.New(), domain.ContactHash{Channel: domain.Email, Hash: "ab12"}
+	keys := keysOf(outbound.Request{
+		ProfileID: person, DeliveryID: delivery, Target: "welcome", Secrets: map[string]string{"api_key": "x"},
+		People: []uuid.UUID{merged}, Addresses: []domain.ContactHash{address},
+	})
 	for name, key := range map[string]string{
 		"opted out": "profile:" + person.String(), "cancelled": "delivery:" + delivery.String(), "target changed": "target:welcome", "secret rotated": "secret:api_key",
+		"somebody they were merged with opted out": "profile:" + merged.String(), "address bounced": "address:email:ab12", "policy changed": "everybody",
 	} {
 		t.Run(name, func(t *testing.T) {
 			g.heard(fence{Position: 100, Keys: []string{key}})
@@ -204,7 +211,7 @@ func TestTheGateSendsBackWhatWasWithdrawn(t *testing.T) {
 			g.fences = map[string]heard{}
 		})
 	}
-	if err := g.admit(0, keysOf(uuid.New(), uuid.New(), "other", nil)); err != nil {
+	if err := g.admit(0, keysOf(outbound.Request{ProfileID: uuid.New(), DeliveryID: uuid.New(), Target: "other"})); err != nil {
 		t.Errorf("what nothing was said about: %v", err)
 	}
 }
@@ -286,7 +293,7 @@ func TestMarksAndTidesTravel(t *testing.T) {
 	if err := p.put(t.Context(), b.tide(), "tide", tide{Echo: echo, Position: 7}); err != nil {
 		t.Fatal(err)
 	}
-	keys := keysOf(person, uuid.New(), "t", nil)
+	keys := keysOf(outbound.Request{ProfileID: person, DeliveryID: uuid.New(), Target: "t"})
 	for g.admit(7, keys) != nil {
 		select {
 		case <-time.After(time.Millisecond):

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -332,7 +330,7 @@ func (d *Dispatcher) send(ctx context.Context, j outbound.Request) result {
 
 // mayBegin asks the gate, and waits a moment for it to know.
 func (d *Dispatcher) mayBegin(ctx context.Context, j outbound.Request) error {
-	keys := keysOf(j.ProfileID, j.DeliveryID, j.Target, slices.Collect(maps.Keys(j.Secrets)))
+	keys := keysOf(j)
 	deadline := d.Now().Add(waitFresh)
 	for {
 		err := d.gate.admit(j.Known, keys)

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/outbound"
 )
 
 // Staleness bounds how long after a withdrawal was recorded a dispatcher may still begin a request that it forbids, whatever
@@ -30,7 +31,7 @@ var (
 // fence says that what carries one of the keys has changed at a position of the ledger.
 type fence struct {
 	Position int64    `json:"position"`
-	Keys     []string `json:"keys"`            // profile:…, target:…, secret:…, delivery:…
+	Keys     []string `json:"keys"`            // profile:…, address:…, everybody, target:…, secret:…, delivery:…
 	Epoch    int64    `json:"epoch,omitempty"` // the fleet's new key, when it has a new one
 }
 
@@ -104,19 +105,30 @@ func (g *gate) admit(claimedAt int64, keys []string) error {
 }
 
 // The keys of fences.
-func profileKey(id uuid.UUID) string  { return "profile:" + id.String() }
+const everybodyKey = "everybody" // whom consent is asked for
+
+func profileKey(id uuid.UUID) string { return "profile:" + id.String() }
+func addressKey(h domain.ContactHash) string {
+	return "address:" + string(h.Channel) + ":" + h.Hash
+}
 func deliveryKey(id uuid.UUID) string { return "delivery:" + id.String() }
 func targetKey(handle string) string  { return "target:" + handle }
 func secretKey(name string) string    { return "secret:" + name }
 
 // keysOf are the keys of what a request depends on.
-func keysOf(profile, delivery uuid.UUID, target string, secrets []string) []string {
-	keys := make([]string, 0, len(secrets)+3)
-	keys = append(keys, targetKey(target), deliveryKey(delivery))
-	if profile != uuid.Nil {
-		keys = append(keys, profileKey(profile))
+func keysOf(r outbound.Request) []string {
+	keys := make([]string, 0, len(r.Secrets)+len(r.People)+len(r.Addresses)+4)
+	keys = append(keys, targetKey(r.Target), deliveryKey(r.DeliveryID))
+	if r.ProfileID != uuid.Nil {
+		keys = append(keys, everybodyKey, profileKey(r.ProfileID))
 	}
-	for _, s := range secrets {
+	for _, p := range r.People {
+		keys = append(keys, profileKey(p))
+	}
+	for _, a := range r.Addresses {
+		keys = append(keys, addressKey(a))
+	}
+	for s := range r.Secrets {
 		keys = append(keys, secretKey(s))
 	}
 	return keys
@@ -124,6 +136,12 @@ func keysOf(profile, delivery uuid.UUID, target string, secrets []string) []stri
 
 // overtaken are the keys of what an event overtakes.
 func overtaken(o domain.Overtaken) (keys []string) {
+	if o.Everybody {
+		keys = append(keys, everybodyKey)
+	}
+	for _, a := range o.Addresses {
+		keys = append(keys, addressKey(a))
+	}
 	for _, p := range o.Profiles {
 		if p != uuid.Nil {
 			keys = append(keys, profileKey(p))

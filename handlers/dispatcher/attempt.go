@@ -29,6 +29,7 @@ func (d *Dispatcher) attempt(ctx context.Context, j job, planned domain.Delivery
 		}, nil
 	}
 	r.Known, r.Concurrency = j.work.Known, j.target.Limits.Concurrency
+	r.People, r.Addresses = j.consents.DependsOn(planned.ProfileID)
 	id := tracing.SpanID(planned.DeliveryID, fmt.Sprintf("attempt-%d", j.Attempt))
 	ctx, span := d.Tracer.Begin(ctx, tracing.Span{Name: "attempt", Firing: planned.FiringID, ID: id, Kind: trace.SpanKindClient})
 	defer span.End()

@@ -1,8 +1,10 @@
 package dispatcher_test
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -11,6 +13,9 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/dispatcher"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/outbound"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/deliveries"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
@@ -134,4 +139,47 @@ func TestNothingGoesOutAfterAWithdrawal(t *testing.T) {
 		t.Errorf("%d withheld, %d attempts; want all %d people's messages stopped, some after an attempt", withheld, attempts, people)
 	}
 	w.verify()
+}
+
+// handing is a fleet that hands requests to the test in place of making them.
+type handing chan outbound.Request
+
+func (handing) Capacity() (requests, processes int) { return 8, 1 }
+func (handing) Transit() time.Duration              { return 0 }
+
+func (h handing) Send(_ context.Context, r outbound.Request) (outbound.Outcome, error) {
+	h <- r
+	return outbound.Outcome{Attempt: domain.DeliveryAttempted{StartedAt: time.Now(), Status: http.StatusOK}, Verdict: platforms.Verdict{Kind: domain.Accepted}}, nil
+}
+
+// Whoever makes a request without the ledger is told whose answers and which addresses it depends on, and as of when.
+func TestARequestSaysWhatItDependsOn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	winner, loser := uuid.New(), uuid.New()
+	address := domain.ContactHash{Channel: domain.Email, Hash: strings.Repeat("ab", 32)}
+	w.record(domain.ProfileObserved{
+		ProfileID: winner, Topic: "profile.updated", ObservedAt: time.Now(), State: domain.ProfileActive,
+		ContactHashes: []domain.ContactHash{address}, BodySHA256: strings.Repeat("0", 64),
+	})
+	w.record(domain.ProfileMerged{WinnerID: winner, LoserID: loser, MergedAt: time.Now()})
+	w.decide(winner, domain.OptedIn)
+	w.target("promo", "http://127.0.0.1:1", func(t *domain.Target) {
+		t.Consent = &domain.ConsentRule{Channel: domain.Email, Purpose: domain.Promo, Mode: domain.Enforce}
+	})
+	w.caughtUp()
+	before, err := w.ledger.Head(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := make(handing, 1)
+	w.dispatch(func(c *dispatcher.Config) { c.Sender = sent })
+	w.fire("promo", func(f *domain.ReactionFired) { f.ProfileID = winner })
+	r := <-sent
+	if !slices.Equal(r.People, []uuid.UUID{loser}) || !slices.Equal(r.Addresses, []domain.ContactHash{address}) {
+		t.Errorf("the request depends on people %v and addresses %v, want %v and %v", r.People, r.Addresses, loser, address)
+	}
+	if head, err := w.ledger.Head(t.Context()); err != nil || r.Known < before || r.Known > head {
+		t.Errorf("it was decided on with what was known at event %d, want between %d and %d (%v)", r.Known, before, head, err)
+	}
 }

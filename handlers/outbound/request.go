@@ -25,6 +25,9 @@ type Request struct {
 	Target     string    `json:"target"`
 	Known      int64     `json:"known"` // whether it may be sent was asked of the ledger up to this position
 
+	People    []uuid.UUID          `json:"people,omitempty"`    // besides ProfileID, whose answers that depends on
+	Addresses []domain.ContactHash `json:"addresses,omitempty"` // what is known of these too
+
 	Platform    string            `json:"platform"`
 	Method      string            `json:"method"`
 	URL         string            `json:"url"` // like Headers and Body with the secrets' placeholders

@@ -21,6 +21,8 @@ type Known struct {
 	Policy domain.PolicyInForce
 	AsOf   int64 // the ledger's head when it was read: nothing that was recorded up to here is missing
 	views  map[uuid.UUID]map[domain.Channel]domain.ConsentView
+	others map[uuid.UUID][]uuid.UUID          // besides a profile, whose answers its views are made of
+	at     map[uuid.UUID][]domain.ContactHash // a profile's addresses
 }
 
 // Question makes the question that a rule on a channel is asked about a person.
@@ -35,6 +37,12 @@ func (k Known) Question(profile uuid.UUID, rule *domain.ConsentRule, at time.Tim
 // View is what is known of a person on a channel.
 func (k Known) View(profile uuid.UUID, channel domain.Channel) domain.ConsentView {
 	return k.views[profile][channel]
+}
+
+// DependsOn gives what else than the profile's own answers the views of it depend on: the people it was merged with and those
+// who were erased and had an address of its, and its addresses, by which what is reported of them counts.
+func (k Known) DependsOn(profile uuid.UUID) (people []uuid.UUID, addresses []domain.ContactHash) {
+	return k.others[profile], k.at[profile]
 }
 
 // lookQuery reads in one round trip, by primary keys and the index on subjects, what the projections hold and whatever was
@@ -76,6 +84,8 @@ SELECT 'address', f.profile_id, f.channel, '', f.status, f.reported_at, f.positi
 FROM address_facts f
 WHERE f.profile_id = ANY($1::uuid[]) AND f.hash = '' AND NOT EXISTS (
 	SELECT FROM contacts c WHERE c.profile_id = f.profile_id AND c.channel = f.channel AND c.first_at > f.reported_at)
+UNION ALL
+SELECT 'at', profile_id, channel, '', hash, NULL, 0, NULL, NULL, NULL, NULL, NULL, NULL FROM current WHERE hash <> ''
 UNION ALL
 SELECT 'gone', g.profile_id, g.channel, '', g.hash, NULL, 0, NULL, NULL, NULL, NULL, g.other, NULL FROM gone g
 UNION ALL
@@ -124,6 +134,7 @@ type reading struct {
 	facts   map[uuid.UUID]map[domain.Channel]domain.AddressFact
 	deleted map[uuid.UUID]domain.Answer
 	gone    map[uuid.UUID][]erased // by the profile that has their address now
+	at      map[uuid.UUID][]domain.ContactHash
 	policy  domain.PolicyInForce
 	head    int64
 }
@@ -146,7 +157,7 @@ func read(ctx context.Context, q schema.Querier, profiles []uuid.UUID, at []Addr
 	defer rows.Close()
 	r := &reading{
 		answers: map[uuid.UUID]map[domain.Channel]map[domain.Purpose]domain.Answer{}, facts: map[uuid.UUID]map[domain.Channel]domain.AddressFact{},
-		loaded: map[uuid.UUID]bool{}, deleted: map[uuid.UUID]domain.Answer{}, gone: map[uuid.UUID][]erased{}, policy: domain.PolicyInForce{ConsentPolicy: domain.DefaultConsentPolicy()},
+		loaded: map[uuid.UUID]bool{}, deleted: map[uuid.UUID]domain.Answer{}, gone: map[uuid.UUID][]erased{}, at: map[uuid.UUID][]domain.ContactHash{}, policy: domain.PolicyInForce{ConsentPolicy: domain.DefaultConsentPolicy()},
 	}
 	for _, p := range profiles {
 		r.loaded[p] = true
@@ -169,6 +180,8 @@ func read(ctx context.Context, q schema.Querier, profiles []uuid.UUID, at []Addr
 		case "tie":
 			r.loaded[profile.UUID] = true
 			r.person.Tie(profile.UUID, other.UUID, at.Time)
+		case "at":
+			r.at[profile.UUID] = append(r.at[profile.UUID], domain.ContactHash{Channel: channel, Hash: string(a.Status)})
 		case "gone":
 			r.loaded[other.UUID] = true
 			r.gone[profile.UUID] = append(r.gone[profile.UUID], erased{other.UUID, domain.ContactHash{Channel: channel, Hash: string(a.Status)}})
@@ -229,7 +242,7 @@ func (r *reading) missing(profiles []uuid.UUID) []uuid.UUID {
 
 // known works out what holds for each profile on each channel.
 func (r *reading) known(profiles []uuid.UUID) Known {
-	k := Known{Policy: r.policy, AsOf: r.head, views: make(map[uuid.UUID]map[domain.Channel]domain.ConsentView, len(profiles))}
+	k := Known{Policy: r.policy, AsOf: r.head, views: make(map[uuid.UUID]map[domain.Channel]domain.ConsentView, len(profiles)), others: map[uuid.UUID][]uuid.UUID{}, at: r.at}
 	for _, profile := range profiles {
 		if _, done := k.views[profile]; done {
 			continue
@@ -237,6 +250,13 @@ func (r *reading) known(profiles []uuid.UUID) Known {
 		views := map[domain.Channel]domain.ConsentView{}
 		k.views[profile] = views
 		others := r.person.With(profile)
+		depends := slices.Clone(others)
+		for _, e := range r.gone[profile] {
+			depends = append(append(depends, e.profile), r.person.With(e.profile)...)
+		}
+		if len(depends) > 0 {
+			k.others[profile] = depends
+		}
 		for _, channel := range domain.Channels {
 			v := domain.ConsentView{Purposes: r.answers[profile][channel], Address: r.facts[profile][channel]}
 			if len(others) > 0 {
