@@ -56,9 +56,7 @@ func (a *api) administrationRoutes() {
 
 type listTokensInput struct{ Paging }
 
-type listTokensOutput struct{ Body Page[schema.Token] }
-
-func (a *api) listTokens(ctx context.Context, in *listTokensInput) (*listTokensOutput, error) {
+func (a *api) listTokens(ctx context.Context, in *listTokensInput) (*Listed[schema.Token], error) {
 	after, err := positionCursor("tokens", in.Cursor)
 	if err != nil {
 		return nil, err
@@ -74,7 +72,7 @@ func (a *api) listTokens(ctx context.Context, in *listTokensInput) (*listTokensO
 		}
 	}
 	items = items[:min(len(items), in.Limit+1)]
-	return &listTokensOutput{Body: pageOf("tokens", items, in.Limit, func(t schema.Token) string { return strconv.FormatInt(t.ID, 10) })}, nil
+	return &Listed[schema.Token]{Body: pageOf("tokens", items, in.Limit, func(t schema.Token) string { return strconv.FormatInt(t.ID, 10) })}, nil
 }
 
 type createTokenInput struct {
@@ -128,9 +126,7 @@ func (a *api) revokeToken(ctx context.Context, in *revokeTokenInput) (*struct{},
 
 type listSecretsInput struct{ Paging }
 
-type listSecretsOutput struct{ Body Page[schema.SecretInfo] }
-
-func (a *api) listSecrets(ctx context.Context, in *listSecretsInput) (*listSecretsOutput, error) {
+func (a *api) listSecrets(ctx context.Context, in *listSecretsInput) (*Listed[schema.SecretInfo], error) {
 	after, err := decodeCursor("secrets", in.Cursor)
 	if err != nil {
 		return nil, err
@@ -147,7 +143,7 @@ func (a *api) listSecrets(ctx context.Context, in *listSecretsInput) (*listSecre
 	}
 	slices.SortFunc(items, func(x, y schema.SecretInfo) int { return cmp.Compare(x.Name, y.Name) })
 	items = items[:min(len(items), in.Limit+1)]
-	return &listSecretsOutput{Body: pageOf("secrets", items, in.Limit, func(s schema.SecretInfo) string { return s.Name })}, nil
+	return &Listed[schema.SecretInfo]{Body: pageOf("secrets", items, in.Limit, func(s schema.SecretInfo) string { return s.Name })}, nil
 }
 
 type putSecretInput struct {

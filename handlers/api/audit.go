@@ -43,9 +43,7 @@ type auditOutcomesInput struct {
 	By       string `query:"by" enum:"none,reaction,target,version,period,day" default:"none" doc:"What to count apart; day is one in UTC, and widens the period to whole days."`
 }
 
-type auditOutcomesOutput struct{ Body Page[deliveries.Count] }
-
-func (a *api) auditOutcomes(ctx context.Context, in *auditOutcomesInput) (*auditOutcomesOutput, error) {
+func (a *api) auditOutcomes(ctx context.Context, in *auditOutcomesInput) (*Listed[deliveries.Count], error) {
 	f := deliveries.CountFilter{Target: in.Target, Version: in.Version, Reaction: in.Reaction, Platform: in.Platform}
 	var err error
 	if f.From, f.To, err = parsePeriod(in.From, in.To); err != nil {
@@ -55,7 +53,7 @@ func (a *api) auditOutcomes(ctx context.Context, in *auditOutcomesInput) (*audit
 	if err != nil {
 		return nil, err
 	}
-	return &auditOutcomesOutput{Body: Page[deliveries.Count]{Items: counts}}, nil
+	return &Listed[deliveries.Count]{Body: Page[deliveries.Count]{Items: counts}}, nil
 }
 
 // Unknown is a request of which nobody knows whether the platform took it.
@@ -77,9 +75,7 @@ type auditUnknownInput struct {
 	Open bool `query:"open" doc:"Leave out those whose delivery succeeded later."`
 }
 
-type auditUnknownOutput struct{ Body Page[Unknown] }
-
-func (a *api) auditUnknown(ctx context.Context, in *auditUnknownInput) (*auditUnknownOutput, error) {
+func (a *api) auditUnknown(ctx context.Context, in *auditUnknownInput) (*Listed[Unknown], error) {
 	before, err := positionCursor("unknown", in.Cursor)
 	if err != nil {
 		return nil, err
@@ -96,7 +92,7 @@ func (a *api) auditUnknown(ctx context.Context, in *auditUnknownInput) (*auditUn
 			Outcome: u.Delivery.Outcome, Target: f.Target, Reaction: f.Reaction, ProfileID: optional(f.ProfileID),
 		}
 	}
-	return &auditUnknownOutput{Body: pageOf("unknown", items, in.Limit, func(u Unknown) string { return strconv.FormatInt(u.Position, 10) })}, nil
+	return &Listed[Unknown]{Body: pageOf("unknown", items, in.Limit, func(u Unknown) string { return strconv.FormatInt(u.Position, 10) })}, nil
 }
 
 type auditConsentInput struct {
@@ -111,9 +107,7 @@ type auditConsentInput struct {
 	To        string `query:"to" format:"date-time" doc:"Recorded before this time."`
 }
 
-type auditConsentOutput struct{ Body Page[audit.RecordedChange] }
-
-func (a *api) auditConsentChanges(ctx context.Context, in *auditConsentInput) (*auditConsentOutput, error) {
+func (a *api) auditConsentChanges(ctx context.Context, in *auditConsentInput) (*Listed[audit.RecordedChange], error) {
 	f := audit.ConsentFilter{Limit: in.Limit + 1, Kind: audit.ConsentKind{
 		Channel: domain.Channel(in.Channel), Purpose: domain.Purpose(in.Purpose), Status: domain.ConsentStatus(in.Status), DecidedBy: in.DecidedBy, Method: in.Method, Source: in.Source,
 	}}
@@ -137,7 +131,7 @@ func (a *api) auditConsentChanges(ctx context.Context, in *auditConsentInput) (*
 	if err != nil {
 		return nil, err
 	}
-	return &auditConsentOutput{Body: pageOf("consent-changes", found, in.Limit, func(c audit.RecordedChange) string {
+	return &Listed[audit.RecordedChange]{Body: pageOf("consent-changes", found, in.Limit, func(c audit.RecordedChange) string {
 		return strconv.FormatInt(c.Position, 10) + "/" + string(c.Channel) + "/" + string(c.Purpose)
 	})}, nil
 }

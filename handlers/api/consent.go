@@ -152,12 +152,10 @@ type getConsentHistoryInput struct {
 	Paging
 }
 
-type getConsentHistoryOutput struct{ Body Page[consent.Entry] }
-
 // answersPerEvent is more answers than one event holds.
 const answersPerEvent = 100
 
-func (a *api) getConsentHistory(ctx context.Context, in *getConsentHistoryInput) (*getConsentHistoryOutput, error) {
+func (a *api) getConsentHistory(ctx context.Context, in *getConsentHistoryInput) (*Listed[consent.Entry], error) {
 	profile, err := parseUUID("path.id", in.ID)
 	if err != nil {
 		return nil, err
@@ -183,12 +181,10 @@ func (a *api) getConsentHistory(ctx context.Context, in *getConsentHistoryInput)
 			entries = append(entries, e)
 		}
 	}
-	return &getConsentHistoryOutput{Body: pageOf("history", entries, in.Limit, func(consent.Entry) string { return strconv.FormatInt(places[in.Limit-1], 10) })}, nil
+	return &Listed[consent.Entry]{Body: pageOf("history", entries, in.Limit, func(consent.Entry) string { return strconv.FormatInt(places[in.Limit-1], 10) })}, nil
 }
 
-type listAddressesOutput struct{ Body Page[contacts.Address] }
-
-func (a *api) listAddresses(ctx context.Context, in *ProfileInput) (*listAddressesOutput, error) {
+func (a *api) listAddresses(ctx context.Context, in *ProfileInput) (*Listed[contacts.Address], error) {
 	profile, err := parseUUID("path.id", in.ID)
 	if err != nil {
 		return nil, err
@@ -197,13 +193,11 @@ func (a *api) listAddresses(ctx context.Context, in *ProfileInput) (*listAddress
 	if err != nil {
 		return nil, err
 	}
-	return &listAddressesOutput{Body: Page[contacts.Address]{Items: list}}, nil
+	return &Listed[contacts.Address]{Body: Page[contacts.Address]{Items: list}}, nil
 }
 
-type listConsentFieldsOutput struct{ Body Page[domain.CommsField] }
-
-func (a *api) listConsentFields(context.Context, *struct{}) (*listConsentFieldsOutput, error) {
-	return &listConsentFieldsOutput{Body: Page[domain.CommsField]{Items: domain.CommsFields}}, nil
+func (a *api) listConsentFields(context.Context, *struct{}) (*Listed[domain.CommsField], error) {
+	return &Listed[domain.CommsField]{Body: Page[domain.CommsField]{Items: domain.CommsFields}}, nil
 }
 
 type putConsentInput struct {

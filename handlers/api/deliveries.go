@@ -122,9 +122,7 @@ type listDeliveriesInput struct {
 	To       string `query:"to" format:"date-time" doc:"Planned before this time."`
 }
 
-type listDeliveriesOutput struct{ Body Page[DeliverySummary] }
-
-func (a *api) listDeliveries(ctx context.Context, in *listDeliveriesInput) (*listDeliveriesOutput, error) {
+func (a *api) listDeliveries(ctx context.Context, in *listDeliveriesInput) (*Listed[DeliverySummary], error) {
 	f := deliveries.Filter{Target: in.Target, Reaction: in.Reaction, Platform: in.Platform, Version: in.Version, Reason: in.Reason, Limit: in.Limit + 1}
 	switch in.Against {
 	case "opted_out":
@@ -161,7 +159,7 @@ func (a *api) listDeliveries(ctx context.Context, in *listDeliveriesInput) (*lis
 	for i, d := range found {
 		items[i] = summaryOf(d)
 	}
-	return &listDeliveriesOutput{Body: pageOf("deliveries", items, in.Limit, func(d DeliverySummary) string { return strconv.FormatInt(d.Position, 10) })}, nil
+	return &Listed[DeliverySummary]{Body: pageOf("deliveries", items, in.Limit, func(d DeliverySummary) string { return strconv.FormatInt(d.Position, 10) })}, nil
 }
 
 type getDeliveryInput struct {

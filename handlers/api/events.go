@@ -190,9 +190,7 @@ type listEventsInput struct {
 	Order    string `query:"order" enum:"asc,desc" default:"desc"`
 }
 
-type listEventsOutput struct{ Body Page[Event] }
-
-func (a *api) listEvents(ctx context.Context, in *listEventsInput) (*listEventsOutput, error) {
+func (a *api) listEvents(ctx context.Context, in *listEventsInput) (*Listed[Event], error) {
 	list := "events-" + in.Order
 	cursor, err := positionCursor(list, in.Cursor)
 	if err != nil {
@@ -223,7 +221,7 @@ func (a *api) listEvents(ctx context.Context, in *listEventsInput) (*listEventsO
 		return nil, err
 	}
 	if cursor == 1 && f.Descending {
-		return &listEventsOutput{Body: Page[Event]{Items: []Event{}}}, nil // nothing stands below position 1
+		return &Listed[Event]{Body: Page[Event]{Items: []Event{}}}, nil // nothing stands below position 1
 	}
 	recorded, err := audit.Events(ctx, a.reads(ctx), f)
 	if err != nil {
@@ -233,7 +231,7 @@ func (a *api) listEvents(ctx context.Context, in *listEventsInput) (*listEventsO
 	if err != nil {
 		return nil, err
 	}
-	return &listEventsOutput{Body: pageOf(list, items, in.Limit, func(e Event) string { return strconv.FormatInt(e.Position, 10) })}, nil
+	return &Listed[Event]{Body: pageOf(list, items, in.Limit, func(e Event) string { return strconv.FormatInt(e.Position, 10) })}, nil
 }
 
 // show gives events in the API's shape.

@@ -18,6 +18,9 @@ type Page[T any] struct {
 	Next  *string `json:"next" doc:"Pass it as cursor, with the same filters, for what follows; null at the end."`
 }
 
+// Listed is what a list's operation answers.
+type Listed[T any] struct{ Body Page[T] }
+
 // pageOf cuts the one item too many that was read to learn whether more follows, and names the cursor of the rest.
 func pageOf[T any](list string, items []T, limit int, key func(T) string) Page[T] {
 	if items == nil {

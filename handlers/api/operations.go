@@ -6,6 +6,12 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/dispatch-ledger/dispatch-ledger/projections"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/audit"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/deliveries"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/promptness"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/suppressions"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
 
@@ -94,42 +100,42 @@ func (o Operation[I, O]) Call(ctx context.Context, s *Service, who Principal, in
 
 // The operations that the console calls.
 var (
-	ListDeliveries      = Operation[listDeliveriesInput, listDeliveriesOutput]{"list-deliveries"}
+	ListDeliveries      = Operation[listDeliveriesInput, Listed[DeliverySummary]]{"list-deliveries"}
 	GetDelivery         = Operation[getDeliveryInput, getDeliveryOutput]{"get-delivery"}
 	RetryDelivery       = Operation[retryDeliveryInput, retryDeliveryOutput]{"retry-delivery"}
 	CancelDelivery      = Operation[cancelDeliveryInput, struct{}]{"cancel-delivery"}
 	ReplayDeliveries    = Operation[replayInput, replayOutput]{"replay-deliveries"}
-	ListReplays         = Operation[Paging, listReplaysOutput]{"list-replays"}
+	ListReplays         = Operation[Paging, Listed[Replay]]{"list-replays"}
 	GetReplay           = Operation[oneReplayInput, oneReplayOutput]{"get-replay"}
 	CancelReplay        = Operation[oneReplayInput, struct{}]{"cancel-replay"}
-	ListEvents          = Operation[listEventsInput, listEventsOutput]{"list-events"}
+	ListEvents          = Operation[listEventsInput, Listed[Event]]{"list-events"}
 	GetEvent            = Operation[getEventInput, getEventOutput]{"get-event"}
 	GetProof            = Operation[getEventInput, textOutput]{"get-proof"}
-	ListTargets         = Operation[listTargetsInput, listTargetsOutput]{"list-targets"}
+	ListTargets         = Operation[listTargetsInput, Listed[Target]]{"list-targets"}
 	GetTarget           = Operation[TargetInput, targetOutput]{"get-target"}
 	PutTarget           = Operation[putTargetInput, targetOutput]{"put-target"}
 	DeleteTarget        = Operation[deleteTargetInput, struct{}]{"delete-target"}
 	DisableTarget       = Operation[switchTargetInput, targetOutput]{"disable-target"}
 	EnableTarget        = Operation[switchTargetInput, targetOutput]{"enable-target"}
-	ListTargetVersions  = Operation[listTargetVersionsInput, listTargetsOutput]{"list-target-versions"}
+	ListTargetVersions  = Operation[listTargetVersionsInput, Listed[Target]]{"list-target-versions"}
 	PreviewTarget       = Operation[previewTargetInput, previewTargetOutput]{"preview-target"}
 	MoveTarget          = Operation[moveTargetInput, targetOutput]{"move-target"}
 	RollBackTarget      = Operation[rollBackTargetInput, targetOutput]{"roll-back-target"}
 	TestTarget          = Operation[testTargetInput, testTargetOutput]{"test-target"}
 	OpenPastContext     = Operation[openPastContextInput, openPastContextOutput]{"open-past-context"}
-	ListProposals       = Operation[listProposalsInput, listProposalsOutput]{"list-proposals"}
-	ListTargetProposals = Operation[listTargetProposalsInput, listProposalsOutput]{"list-target-proposals"}
+	ListProposals       = Operation[listProposalsInput, Listed[Proposal]]{"list-proposals"}
+	ListTargetProposals = Operation[listTargetProposalsInput, Listed[Proposal]]{"list-target-proposals"}
 	ApproveProposal     = Operation[decideInput, targetOutput]{"approve-target-proposal"}
 	DeclineProposal     = Operation[decideInput, proposalOutput]{"decline-target-proposal"}
 	GetConsent          = Operation[getConsentInput, getConsentOutput]{"get-consent"}
-	GetConsentHistory   = Operation[getConsentHistoryInput, getConsentHistoryOutput]{"get-consent-history"}
+	GetConsentHistory   = Operation[getConsentHistoryInput, Listed[consent.Entry]]{"get-consent-history"}
 	PutConsent          = Operation[putConsentInput, putConsentOutput]{"put-consent"}
-	ListSuppressions    = Operation[RunInput, listProfileSuppressionsOutput]{"list-profile-suppressions"}
+	ListSuppressions    = Operation[RunInput, Listed[ListedAddress]]{"list-profile-suppressions"}
 	AccessPage          = Operation[accessProfileInput, accessPageOutput]{"access-page"}
-	AuditOutcomes       = Operation[auditOutcomesInput, auditOutcomesOutput]{"audit-outcomes"}
-	AuditUnknown        = Operation[auditUnknownInput, auditUnknownOutput]{"audit-unknown-outcomes"}
-	AuditConsentChanges = Operation[auditConsentInput, auditConsentOutput]{"audit-consent-changes"}
-	ListProjections     = Operation[struct{ Paging }, listProjectionsOutput]{"list-projections"}
+	AuditOutcomes       = Operation[auditOutcomesInput, Listed[deliveries.Count]]{"audit-outcomes"}
+	AuditUnknown        = Operation[auditUnknownInput, Listed[Unknown]]{"audit-unknown-outcomes"}
+	AuditConsentChanges = Operation[auditConsentInput, Listed[audit.RecordedChange]]{"audit-consent-changes"}
+	ListProjections     = Operation[struct{ Paging }, Listed[projections.Status]]{"list-projections"}
 	RebuildProjection   = Operation[ReaderInput, struct{}]{"rebuild-projection"}
 	ResumeReader        = Operation[ReaderInput, struct{}]{"resume-reader"}
 	SkipEvent           = Operation[skipEventInput, skipEventOutput]{"skip-event"}
@@ -142,26 +148,26 @@ var (
 	ListQueue           = Operation[struct{}, listQueueOutput]{"list-queue"}
 	PauseTarget         = Operation[pauseTargetInput, struct{}]{"pause-target"}
 	ResumeTarget        = Operation[resumeTargetInput, struct{}]{"resume-target"}
-	ListReconciliations = Operation[listReconciliationsInput, listReconciliationsOutput]{"list-reconciliations"}
+	ListReconciliations = Operation[listReconciliationsInput, Listed[suppressions.Run]]{"list-reconciliations"}
 	GetReconciliation   = Operation[RunInput, runOutput]{"get-reconciliation"}
-	ListRunFindings     = Operation[listRunFindingsInput, listRunFindingsOutput]{"list-reconciliation-findings"}
+	ListRunFindings     = Operation[listRunFindingsInput, Listed[suppressions.Difference]]{"list-reconciliation-findings"}
 	ApproveRun          = Operation[decideRunInput, struct{}]{"approve-reconciliation"}
 	StopRun             = Operation[decideRunInput, struct{}]{"stop-reconciliation"}
-	ListPlatforms       = Operation[struct{ Paging }, listPlatformsOutput]{"list-platforms"}
+	ListPlatforms       = Operation[struct{ Paging }, Listed[Platform]]{"list-platforms"}
 	GetPlatform         = Operation[PlatformInput, platformOutput]{"get-platform"}
 	PutPlatform         = Operation[putPlatformInput, platformOutput]{"put-platform"}
-	ListOptOuts         = Operation[listOptOutsInput, listOptOutsOutput]{"list-opt-outs"}
+	ListOptOuts         = Operation[listOptOutsInput, Listed[promptness.OptOut]]{"list-opt-outs"}
 	SumOptOuts          = Operation[Span, sumOptOutsOutput]{"sum-opt-outs"}
 	GetConsentPolicy    = Operation[struct{}, consentPolicyOutput]{"get-consent-policy"}
 	PutConsentPolicy    = Operation[putConsentPolicyInput, consentPolicyOutput]{"put-consent-policy"}
 	ListRetentions      = Operation[struct{}, listRetentionsOutput]{"list-retentions"}
 	PutRetention        = Operation[putRetentionInput, putRetentionOutput]{"put-retention"}
 	StartReconciliation = Operation[startReconciliationInput, startReconciliationOutput]{"start-reconciliation"}
-	ListFindings        = Operation[listFindingsInput, listFindingsOutput]{"list-findings"}
+	ListFindings        = Operation[listFindingsInput, Listed[suppressions.Finding]]{"list-findings"}
 	ResolveFinding      = Operation[resolveFindingInput, resolveFindingOutput]{"resolve-finding"}
-	ListTokens          = Operation[listTokensInput, listTokensOutput]{"list-tokens"}
+	ListTokens          = Operation[listTokensInput, Listed[schema.Token]]{"list-tokens"}
 	CreateToken         = Operation[createTokenInput, createTokenOutput]{"create-token"}
 	RevokeToken         = Operation[revokeTokenInput, struct{}]{"revoke-token"}
-	ListSecrets         = Operation[listSecretsInput, listSecretsOutput]{"list-secrets"}
+	ListSecrets         = Operation[listSecretsInput, Listed[schema.SecretInfo]]{"list-secrets"}
 	PutSecret           = Operation[putSecretInput, struct{}]{"put-secret"}
 )

@@ -92,9 +92,7 @@ func (a *api) partialHistory(ctx context.Context, name string) (now Partial, ver
 
 type listPartialsInput struct{ Paging }
 
-type listPartialsOutput struct{ Body Page[Partial] }
-
-func (a *api) listPartials(ctx context.Context, in *listPartialsInput) (*listPartialsOutput, error) {
+func (a *api) listPartials(ctx context.Context, in *listPartialsInput) (*Listed[Partial], error) {
 	after, err := decodeCursor("partials", in.Cursor)
 	if err != nil {
 		return nil, err
@@ -111,7 +109,7 @@ func (a *api) listPartials(ctx context.Context, in *listPartialsInput) (*listPar
 			})
 		}
 	}
-	return &listPartialsOutput{Body: pageOf("partials", items, in.Limit, func(p Partial) string { return p.Name })}, nil
+	return &Listed[Partial]{Body: pageOf("partials", items, in.Limit, func(p Partial) string { return p.Name })}, nil
 }
 
 type PartialInput struct {
@@ -251,7 +249,7 @@ type listPartialVersionsInput struct {
 	Paging
 }
 
-func (a *api) listPartialVersions(ctx context.Context, in *listPartialVersionsInput) (*listPartialsOutput, error) {
+func (a *api) listPartialVersions(ctx context.Context, in *listPartialVersionsInput) (*Listed[Partial], error) {
 	before, err := positionCursor("partial-versions", in.Cursor)
 	if err != nil {
 		return nil, err
@@ -267,5 +265,5 @@ func (a *api) listPartialVersions(ctx context.Context, in *listPartialVersionsIn
 		versions = slices.DeleteFunc(versions, func(p Partial) bool { return p.Version >= before })
 	}
 	versions = versions[:min(len(versions), in.Limit+1)]
-	return &listPartialsOutput{Body: pageOf("partial-versions", versions, in.Limit, func(p Partial) string { return strconv.FormatInt(p.Version, 10) })}, nil
+	return &Listed[Partial]{Body: pageOf("partial-versions", versions, in.Limit, func(p Partial) string { return strconv.FormatInt(p.Version, 10) })}, nil
 }

@@ -86,9 +86,7 @@ func (a *api) describePlatform(ctx context.Context, p suppressions.Policy) (Plat
 	return out, nil
 }
 
-type listPlatformsOutput struct{ Body Page[Platform] }
-
-func (a *api) listPlatforms(ctx context.Context, in *struct{ Paging }) (*listPlatformsOutput, error) {
+func (a *api) listPlatforms(ctx context.Context, in *struct{ Paging }) (*Listed[Platform], error) {
 	after, err := decodeCursor("platforms", in.Cursor)
 	if err != nil {
 		return nil, err
@@ -108,7 +106,7 @@ func (a *api) listPlatforms(ctx context.Context, in *struct{ Paging }) (*listPla
 		}
 		items = append(items, described)
 	}
-	return &listPlatformsOutput{Body: pageOf("platforms", items, in.Limit, func(p Platform) string { return p.Name })}, nil
+	return &Listed[Platform]{Body: pageOf("platforms", items, in.Limit, func(p Platform) string { return p.Name })}, nil
 }
 
 // PlatformInput names a platform's connection. As to its being exported, see [RunInput].
@@ -176,9 +174,7 @@ type ListedAddress struct {
 	AddressHash string `json:"address_hash"`
 }
 
-type listProfileSuppressionsOutput struct{ Body Page[ListedAddress] }
-
-func (a *api) listProfileSuppressions(ctx context.Context, in *RunInput) (*listProfileSuppressionsOutput, error) {
+func (a *api) listProfileSuppressions(ctx context.Context, in *RunInput) (*Listed[ListedAddress], error) {
 	listed, err := suppressions.ListedFor(ctx, a.DB, in.uuid())
 	if err != nil {
 		return nil, err
@@ -189,7 +185,7 @@ func (a *api) listProfileSuppressions(ctx context.Context, in *RunInput) (*listP
 		items[i].SeenAt = l.SeenAt.UTC()
 		items[i].At = utcOf(l.At)
 	}
-	return &listProfileSuppressionsOutput{Body: Page[ListedAddress]{Items: items}}, nil
+	return &Listed[ListedAddress]{Body: Page[ListedAddress]{Items: items}}, nil
 }
 
 type receiveWebhookInput struct {

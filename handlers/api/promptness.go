@@ -54,9 +54,7 @@ type listOptOutsInput struct {
 	Paging
 }
 
-type listOptOutsOutput struct{ Body Page[promptness.OptOut] }
-
-func (a *api) listOptOuts(ctx context.Context, in *listOptOutsInput) (*listOptOutsOutput, error) {
+func (a *api) listOptOuts(ctx context.Context, in *listOptOutsInput) (*Listed[promptness.OptOut], error) {
 	f, err := in.filter()
 	if err != nil {
 		return nil, err
@@ -87,7 +85,7 @@ func (a *api) listOptOuts(ctx context.Context, in *listOptOutsInput) (*listOptOu
 		items = append(items, o)
 	}
 	items = items[min(skip, len(items)):]
-	return &listOptOutsOutput{Body: pageOf("opt-outs", items, in.Limit, func(last promptness.OptOut) string {
+	return &Listed[promptness.OptOut]{Body: pageOf("opt-outs", items, in.Limit, func(last promptness.OptOut) string {
 		n := 0 // how many of the page are of the last one's event, from this page and the ones before
 		for _, o := range items[:in.Limit] {
 			if o.Position == last.Position {

@@ -81,9 +81,7 @@ func (a *api) skipEvent(ctx context.Context, in *skipEventInput) (*skipEventOutp
 	return out, nil
 }
 
-type listProjectionsOutput struct{ Body Page[projections.Status] }
-
-func (a *api) listProjections(ctx context.Context, in *struct{ Paging }) (*listProjectionsOutput, error) {
+func (a *api) listProjections(ctx context.Context, in *struct{ Paging }) (*Listed[projections.Status], error) {
 	after, err := decodeCursor("projections", in.Cursor)
 	if err != nil {
 		return nil, err
@@ -106,5 +104,5 @@ func (a *api) listProjections(ctx context.Context, in *struct{ Paging }) (*listP
 		return nil, errBadCursor // its last reader is gone
 	}
 	items = items[:min(len(items), in.Limit+1)]
-	return &listProjectionsOutput{Body: pageOf("projections", items, in.Limit, key)}, nil
+	return &Listed[projections.Status]{Body: pageOf("projections", items, in.Limit, key)}, nil
 }

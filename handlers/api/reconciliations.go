@@ -68,9 +68,7 @@ type listReconciliationsInput struct {
 	Platform string `query:"platform" maxLength:"128" doc:"Only this connection's."`
 }
 
-type listReconciliationsOutput struct{ Body Page[suppressions.Run] }
-
-func (a *api) listReconciliations(ctx context.Context, in *listReconciliationsInput) (*listReconciliationsOutput, error) {
+func (a *api) listReconciliations(ctx context.Context, in *listReconciliationsInput) (*Listed[suppressions.Run], error) {
 	before, err := positionCursor("reconciliations", in.Cursor)
 	if err != nil {
 		return nil, err
@@ -79,7 +77,7 @@ func (a *api) listReconciliations(ctx context.Context, in *listReconciliationsIn
 	if err != nil {
 		return nil, err
 	}
-	return &listReconciliationsOutput{Body: pageOf("reconciliations", runs, in.Limit, func(r suppressions.Run) string { return strconv.FormatInt(r.Position, 10) })}, nil
+	return &Listed[suppressions.Run]{Body: pageOf("reconciliations", runs, in.Limit, func(r suppressions.Run) string { return strconv.FormatInt(r.Position, 10) })}, nil
 }
 
 type startReconciliationInput struct {
@@ -138,14 +136,10 @@ type listRunFindingsInput struct {
 	RunInput
 	Paging
 
-	Action string `query:"action" enum:"record,push,lift,ask,known" doc:"Only what was done so."`
+	Action string `query:"action" enum:"record,push,lift,ask,report,known" doc:"Only what was done so."`
 }
 
-type listRunFindingsOutput struct {
-	Body Page[suppressions.Difference]
-}
-
-func (a *api) listReconciliationFindings(ctx context.Context, in *listRunFindingsInput) (*listRunFindingsOutput, error) {
+func (a *api) listReconciliationFindings(ctx context.Context, in *listRunFindingsInput) (*Listed[suppressions.Difference], error) {
 	after, err := positionCursor("differences", in.Cursor)
 	if err != nil {
 		return nil, err
@@ -157,7 +151,7 @@ func (a *api) listReconciliationFindings(ctx context.Context, in *listRunFinding
 	if err != nil {
 		return nil, err
 	}
-	return &listRunFindingsOutput{Body: pageOf("differences", found, in.Limit, func(d suppressions.Difference) string { return strconv.FormatInt(d.N, 10) })}, nil
+	return &Listed[suppressions.Difference]{Body: pageOf("differences", found, in.Limit, func(d suppressions.Difference) string { return strconv.FormatInt(d.N, 10) })}, nil
 }
 
 type decideRunInput struct {
@@ -185,11 +179,7 @@ type listFindingsInput struct {
 	Profile  string `query:"profile" doc:"Only those about this person."`
 }
 
-type listFindingsOutput struct {
-	Body Page[suppressions.Finding]
-}
-
-func (a *api) listFindings(ctx context.Context, in *listFindingsInput) (*listFindingsOutput, error) {
+func (a *api) listFindings(ctx context.Context, in *listFindingsInput) (*Listed[suppressions.Finding], error) {
 	after, err := positionCursor("findings", in.Cursor)
 	if err != nil {
 		return nil, err
@@ -205,7 +195,7 @@ func (a *api) listFindings(ctx context.Context, in *listFindingsInput) (*listFin
 	if err != nil {
 		return nil, err
 	}
-	return &listFindingsOutput{Body: pageOf("findings", found, in.Limit, func(f suppressions.Finding) string { return strconv.FormatInt(f.Position, 10) })}, nil
+	return &Listed[suppressions.Finding]{Body: pageOf("findings", found, in.Limit, func(f suppressions.Finding) string { return strconv.FormatInt(f.Position, 10) })}, nil
 }
 
 type findingOutput struct{ Body suppressions.Finding }

@@ -110,9 +110,7 @@ func (a *api) replayDeliveries(ctx context.Context, in *replayInput) (*replayOut
 	return &replayOutput{Status: http.StatusAccepted, Location: "/v1/replays/" + r.ID.String(), Body: replayOf(r)}, nil
 }
 
-type listReplaysOutput struct{ Body Page[Replay] }
-
-func (a *api) listReplays(ctx context.Context, in *Paging) (*listReplaysOutput, error) {
+func (a *api) listReplays(ctx context.Context, in *Paging) (*Listed[Replay], error) {
 	before, err := positionCursor("replays", in.Cursor)
 	if err != nil {
 		return nil, err
@@ -122,7 +120,7 @@ func (a *api) listReplays(ctx context.Context, in *Paging) (*listReplaysOutput, 
 		return nil, err
 	}
 	page := pageOf("replays", found, in.Limit, func(r dispatcher.Replay) string { return strconv.FormatInt(r.Position, 10) })
-	out := &listReplaysOutput{Body: Page[Replay]{Items: make([]Replay, len(page.Items)), Next: page.Next}}
+	out := &Listed[Replay]{Body: Page[Replay]{Items: make([]Replay, len(page.Items)), Next: page.Next}}
 	for i, r := range page.Items {
 		out.Body.Items[i] = replayOf(r)
 	}

@@ -163,17 +163,15 @@ func proposalOf(p targets.Proposal) Proposal {
 
 type listProposalsInput struct{ Paging }
 
-type listProposalsOutput struct{ Body Page[Proposal] }
-
-func proposalPage(list []targets.Proposal, limit int) *listProposalsOutput {
+func proposalPage(list []targets.Proposal, limit int) *Listed[Proposal] {
 	items := make([]Proposal, len(list))
 	for i, p := range list {
 		items[i] = proposalOf(p)
 	}
-	return &listProposalsOutput{Body: pageOf("proposals", items, limit, func(p Proposal) string { return strconv.FormatInt(p.Position, 10) })}
+	return &Listed[Proposal]{Body: pageOf("proposals", items, limit, func(p Proposal) string { return strconv.FormatInt(p.Position, 10) })}
 }
 
-func (a *api) listProposals(ctx context.Context, in *listProposalsInput) (*listProposalsOutput, error) {
+func (a *api) listProposals(ctx context.Context, in *listProposalsInput) (*Listed[Proposal], error) {
 	before, err := positionCursor("proposals", in.Cursor)
 	if err != nil {
 		return nil, err
@@ -190,7 +188,7 @@ type listTargetProposalsInput struct {
 	Paging
 }
 
-func (a *api) listTargetProposals(ctx context.Context, in *listTargetProposalsInput) (*listProposalsOutput, error) {
+func (a *api) listTargetProposals(ctx context.Context, in *listTargetProposalsInput) (*Listed[Proposal], error) {
 	before, err := positionCursor("proposals", in.Cursor)
 	if err != nil {
 		return nil, err

@@ -115,9 +115,7 @@ func (t Target) exists() bool { return t.Revision > 0 && t.State != "deleted" }
 
 type listTargetsInput struct{ Paging }
 
-type listTargetsOutput struct{ Body Page[Target] }
-
-func (a *api) listTargets(ctx context.Context, in *listTargetsInput) (*listTargetsOutput, error) {
+func (a *api) listTargets(ctx context.Context, in *listTargetsInput) (*Listed[Target], error) {
 	after, err := decodeCursor("targets", in.Cursor)
 	if err != nil {
 		return nil, err
@@ -130,7 +128,7 @@ func (a *api) listTargets(ctx context.Context, in *listTargetsInput) (*listTarge
 	for i, t := range found {
 		items[i] = targetOf(t)
 	}
-	return &listTargetsOutput{Body: pageOf("targets", items, in.Limit, func(t Target) string { return t.Handle })}, nil
+	return &Listed[Target]{Body: pageOf("targets", items, in.Limit, func(t Target) string { return t.Handle })}, nil
 }
 
 type TargetInput struct {
@@ -348,7 +346,7 @@ type listTargetVersionsInput struct {
 	Paging
 }
 
-func (a *api) listTargetVersions(ctx context.Context, in *listTargetVersionsInput) (*listTargetsOutput, error) {
+func (a *api) listTargetVersions(ctx context.Context, in *listTargetVersionsInput) (*Listed[Target], error) {
 	before, err := positionCursor("target-versions", in.Cursor)
 	if err != nil {
 		return nil, err
@@ -364,5 +362,5 @@ func (a *api) listTargetVersions(ctx context.Context, in *listTargetVersionsInpu
 		versions = slices.DeleteFunc(versions, func(t Target) bool { return t.Version >= before })
 	}
 	versions = versions[:min(len(versions), in.Limit+1)]
-	return &listTargetsOutput{Body: pageOf("target-versions", versions, in.Limit, func(t Target) string { return strconv.FormatInt(t.Version, 10) })}, nil
+	return &Listed[Target]{Body: pageOf("target-versions", versions, in.Limit, func(t Target) string { return strconv.FormatInt(t.Version, 10) })}, nil
 }

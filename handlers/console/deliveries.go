@@ -46,15 +46,7 @@ func (c *console) listDeliveries(v *visit) error {
 		return err
 	}
 	if v.wantsCSV() {
-		in.Limit = 500
-		return export(v, "deliveries", func(cursor string) (api.Page[api.DeliverySummary], error) {
-			in.Cursor = cursor
-			out, err := api.ListDeliveries.Call(v.r.Context(), c.Service, v.who, in)
-			if err != nil {
-				return api.Page[api.DeliverySummary]{}, err
-			}
-			return out.Body, nil
-		})
+		return export(v, c, "deliveries", api.ListDeliveries, in, &in.Paging)
 	}
 	out, err := api.ListDeliveries.Call(v.r.Context(), c.Service, v.who, in)
 	if err != nil {
@@ -190,15 +182,7 @@ func (c *console) listUnknown(v *visit) error {
 	in := api.AuditUnknown.In()
 	in.Cursor, in.Limit, in.Open = v.value("cursor"), pageSize, v.value("open") == "yes"
 	if v.wantsCSV() {
-		in.Limit = 500
-		return export(v, "unknown-outcomes", func(cursor string) (api.Page[api.Unknown], error) {
-			in.Cursor = cursor
-			out, err := api.AuditUnknown.Call(v.r.Context(), c.Service, v.who, in)
-			if err != nil {
-				return api.Page[api.Unknown]{}, err
-			}
-			return out.Body, nil
-		})
+		return export(v, c, "unknown-outcomes", api.AuditUnknown, in, &in.Paging)
 	}
 	out, err := api.AuditUnknown.Call(v.r.Context(), c.Service, v.who, in)
 	if err != nil {

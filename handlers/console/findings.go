@@ -50,15 +50,7 @@ func (c *console) listFindings(v *visit) error {
 		in.State = "open"
 	}
 	if v.wantsCSV() {
-		in.Limit = 500
-		return export(v, "findings", func(cursor string) (api.Page[suppressions.Finding], error) {
-			in.Cursor = cursor
-			out, err := api.ListFindings.Call(ctx, c.Service, v.who, in)
-			if err != nil {
-				return api.Page[suppressions.Finding]{}, err
-			}
-			return out.Body, nil
-		})
+		return export(v, c, "findings", api.ListFindings, in, &in.Paging)
 	}
 	out, err := api.ListFindings.Call(ctx, c.Service, v.who, in)
 	if err != nil {

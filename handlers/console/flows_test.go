@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -234,5 +235,24 @@ func TestEachListIsExported(t *testing.T) {
 		if strconv.Itoa(n) != number || n != len(rows)-1 {
 			t.Errorf("%s as CSV has %d rows, %d of them with %q, want %s", path, len(rows)-1, n, holds, number)
 		}
+	}
+}
+
+// An export is the whole list, each row once, however many times it has to read.
+func TestAnExportGoesOn(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	const acts = 2*csvStep + 1
+	h.record("privacy", slices.Repeat([]domain.Payload{domain.RetentionChanged{Type: "delivery.planned", Days: 90, Reason: "a quarter"}}, acts)...)
+	rows, err := csv.NewReader(h.client(schema.RoleAdmin).get("/ledger?type=retention.changed&cursor=anything&format=csv").Body).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	positions := map[string]bool{}
+	for _, row := range rows {
+		positions[row[slices.Index(rows[0], "position")]] = true
+	}
+	if len(rows) != acts+1 || len(positions) != acts+1 {
+		t.Errorf("%d rows, %d of them different; want %d and a heading", len(rows), len(positions), acts)
 	}
 }

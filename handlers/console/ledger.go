@@ -35,15 +35,7 @@ func (c *console) listEvents(v *visit) (err error) {
 		return err
 	}
 	if v.wantsCSV() {
-		in.Limit = 500
-		return export(v, "events", func(cursor string) (api.Page[api.Event], error) {
-			in.Cursor = cursor
-			out, err := api.ListEvents.Call(ctx, c.Service, v.who, in)
-			if err != nil {
-				return api.Page[api.Event]{}, err
-			}
-			return out.Body, nil
-		})
+		return export(v, c, "events", api.ListEvents, in, &in.Paging)
 	}
 	out, err := api.ListEvents.Call(ctx, c.Service, v.who, in)
 	if err != nil {

@@ -38,15 +38,7 @@ func (c *console) listOptOuts(v *visit) (err error) {
 		in := api.ListOptOuts.In()
 		in.Span, in.Profile, in.Cursor, in.Limit = *span, v.value("profile"), v.value("cursor"), pageSize
 		if v.wantsCSV() {
-			in.Limit = 500
-			return export(v, "opt-outs", func(cursor string) (api.Page[promptness.OptOut], error) {
-				in.Cursor = cursor
-				out, err := api.ListOptOuts.Call(ctx, c.Service, v.who, in)
-				if err != nil {
-					return api.Page[promptness.OptOut]{}, err
-				}
-				return out.Body, nil
-			})
+			return export(v, c, "opt-outs", api.ListOptOuts, in, &in.Paging)
 		}
 		out, err := api.ListOptOuts.Call(ctx, c.Service, v.who, in)
 		if err != nil {

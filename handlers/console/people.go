@@ -169,15 +169,7 @@ func (c *console) listConsentChanges(v *visit) (err error) {
 		return err
 	}
 	if v.wantsCSV() {
-		in.Limit = 500
-		return export(v, "consent-changes", func(cursor string) (api.Page[audit.RecordedChange], error) {
-			in.Cursor = cursor
-			out, err := api.AuditConsentChanges.Call(v.r.Context(), c.Service, v.who, in)
-			if err != nil {
-				return api.Page[audit.RecordedChange]{}, err
-			}
-			return out.Body, nil
-		})
+		return export(v, c, "consent-changes", api.AuditConsentChanges, in, &in.Paging)
 	}
 	out, err := api.AuditConsentChanges.Call(v.r.Context(), c.Service, v.who, in)
 	if err != nil {

@@ -29,15 +29,7 @@ func (c *console) showReconciliation(v *visit) error {
 	in := api.ListReconciliations.In()
 	in.Platform, in.Cursor, in.Limit = v.value("platform"), v.value("cursor"), runsPlotted
 	if v.wantsCSV() {
-		in.Limit = 500
-		return export(v, "reconciliations", func(cursor string) (api.Page[suppressions.Run], error) {
-			in.Cursor = cursor
-			out, err := api.ListReconciliations.Call(ctx, c.Service, v.who, in)
-			if err != nil {
-				return api.Page[suppressions.Run]{}, err
-			}
-			return out.Body, nil
-		})
+		return export(v, c, "reconciliations", api.ListReconciliations, in, &in.Paging)
 	}
 	runs, err := api.ListReconciliations.Call(ctx, c.Service, v.who, in)
 	if err != nil {
@@ -98,7 +90,7 @@ func (c *console) startReconciliation(v *visit) error {
 }
 
 // runActions are what a run does about a difference, as the list of them may be narrowed to.
-var runActions = []string{"record", "push", "lift", "ask", "known"}
+var runActions = []string{"record", "push", "lift", "ask", "report", "known"}
 
 type runPage struct {
 	suppressions.Run
@@ -126,15 +118,7 @@ func (c *console) showRun(v *visit) error {
 	in := api.ListRunFindings.In()
 	in.ID, in.Action, in.Cursor, in.Limit = get.ID, p.Action, v.value("cursor"), pageSize
 	if v.wantsCSV() {
-		in.Limit = 500
-		return export(v, "differences", func(cursor string) (api.Page[suppressions.Difference], error) {
-			in.Cursor = cursor
-			out, err := api.ListRunFindings.Call(ctx, c.Service, v.who, in)
-			if err != nil {
-				return api.Page[suppressions.Difference]{}, err
-			}
-			return out.Body, nil
-		})
+		return export(v, c, "differences", api.ListRunFindings, in, &in.Paging)
 	}
 	found, err := api.ListRunFindings.Call(ctx, c.Service, v.who, in)
 	if err != nil {

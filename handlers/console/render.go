@@ -432,26 +432,33 @@ func one[T ~string](v *visit, name string, choices []T) string {
 // wantsCSV reports whether the page was asked for as a table for spreadsheets.
 func (v *visit) wantsCSV() bool { return v.r.URL.Query().Get("format") == "csv" }
 
-// csvMost bounds an export, in rows.
-const csvMost = 100_000
+// csvMost bounds an export, in rows, and csvStep is how many of them are read at once.
+const (
+	csvMost = 100_000
+	csvStep = 500
+)
 
-// export writes a list as CSV, page by page, the whole of it up to csvMost.
-func export[T any](v *visit, name string, next func(cursor string) (api.Page[T], error)) error {
-	page, err := next("")
-	if err != nil {
-		return err
-	}
-	v.w.Header().Set("Content-Type", "text/csv; charset=utf-8")
-	v.w.Header().Set("Content-Disposition", `attachment; filename="`+name+`.csv"`)
-	for rows := 0; ; rows += len(page.Items) {
-		if err := api.WriteCSV(v.w, page.Items, rows == 0); err != nil {
+// export writes what a list's operation answers as CSV, page by page, the whole of it up to csvMost. at is where in reads
+// from, and how much.
+func export[I, T any](v *visit, c *console, name string, list api.Operation[I, api.Listed[T]], in *I, at *api.Paging) error {
+	at.Cursor, at.Limit = "", csvStep
+	for first, rows := true, 0; ; first = false {
+		out, err := list.Call(v.r.Context(), c.Service, v.who, in)
+		switch {
+		case err != nil && first:
+			return err
+		case err != nil:
+			panic(http.ErrAbortHandler) // half of it is out: a broken download says so, a short one would not
+		case first:
+			v.w.Header().Set("Content-Type", "text/csv; charset=utf-8")
+			v.w.Header().Set("Content-Disposition", `attachment; filename="`+name+`.csv"`)
+		}
+		if err := api.WriteCSV(v.w, out.Body.Items, first); err != nil {
 			return nil //nolint:nilerr // the browser has left
 		}
-		if page.Next == nil || rows >= csvMost {
+		if rows += len(out.Body.Items); out.Body.Next == nil || rows >= csvMost {
 			return nil
 		}
-		if page, err = next(*page.Next); err != nil {
-			panic(http.ErrAbortHandler) // half of it is out: a broken download says so, a short one would not
-		}
+		at.Cursor = *out.Body.Next
 	}
 }

@@ -36,15 +36,7 @@ func (c *console) listTargets(v *visit) error {
 	in := api.ListTargets.In()
 	in.Cursor, in.Limit = v.value("cursor"), pageSize
 	if v.wantsCSV() {
-		in.Limit = 500
-		return export(v, "targets", func(cursor string) (api.Page[api.Target], error) {
-			in.Cursor = cursor
-			out, err := api.ListTargets.Call(v.r.Context(), c.Service, v.who, in)
-			if err != nil {
-				return api.Page[api.Target]{}, err
-			}
-			return out.Body, nil
-		})
+		return export(v, c, "targets", api.ListTargets, in, &in.Paging)
 	}
 	out, err := api.ListTargets.Call(v.r.Context(), c.Service, v.who, in)
 	if err != nil {

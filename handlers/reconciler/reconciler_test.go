@@ -15,6 +15,7 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/platformtest"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/simulator"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/reconciler"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/suppressions"
 )
 
 func TestAnOptOutIsPushedAsItIsDecided(t *testing.T) {
@@ -171,6 +172,9 @@ func TestTooMuchAtOnceIsAsked(t *testing.T) {
 	id, err := c.service.Start(t.Context(), reconciler.Request{Platform: c.name, Trigger: "test", Actor: "test"})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if r, err := suppressions.RunByID(t.Context(), c.ledger.DB(), id); err != nil || r.State != "running" || r.Platform != c.name || r.Mode != reconciler.Full {
+		t.Errorf("before any projection has heard of it, the run is %+v, %v", r, err)
 	}
 	if _, err := c.service.Start(t.Context(), reconciler.Request{Platform: c.name, Trigger: "test", Actor: "test"}); !errors.Is(err, reconciler.ErrRunning) {
 		t.Errorf("a second run beside it: %v, want ErrRunning", err)

@@ -98,9 +98,11 @@ func Runs(ctx context.Context, q schema.Querier, f RunFilter) ([]Run, error) {
 		f.Platform, f.Before, f.Limit)
 }
 
-// RunByID gives one run. The error is schema.ErrNotFound.
+// RunByID gives one run, from the moment that it was recorded: one that the projection has not heard of yet has no position. The
+// error is schema.ErrNotFound.
 func RunByID(ctx context.Context, q schema.Querier, id uuid.UUID) (Run, error) {
-	found, err := runs(ctx, q, `SELECT `+runColumns+` FROM reconciliation_runs WHERE id = $1`, id)
+	found, err := runs(ctx, q, `SELECT `+runColumns+` FROM reconciliation_runs WHERE id = $1 UNION ALL
+		SELECT id, platform, mode, "check", "trigger", actor, 'running', started_at, NULL, NULL, NULL, NULL, 0 FROM reconciliations WHERE id = $1 AND NOT EXISTS (SELECT FROM reconciliation_runs WHERE id = $1)`, id)
 	if err != nil {
 		return Run{}, err
 	}
