@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strconv"
@@ -15,13 +16,13 @@ import (
 	"time"
 
 	"github.com/lib/pq"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/reconciler"
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/contacts"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/suppressions"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
@@ -31,11 +32,18 @@ func newBenchReconcile(s *settings) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "reconcile", Short: "A platform's list compared with consent and brought into step, beside a bare COPY of the same list", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("data-dir") { // what was prepared there serves
+				return s.serving(cmd.Context(), func(ctx context.Context, st *store) error { return st.benchReconcile(ctx, &b) })
+			}
+			if b.prepare {
+				return usagef("--prepare keeps what it makes under --data-dir: name one")
+			}
 			return s.benchmark(cmd, func(ctx context.Context, st *store) error { return st.benchReconcile(ctx, &b) })
 		},
 	}
 	cmd.Flags().IntVar(&b.entries, "entries", 1_000_000, "addresses on the platform's list")
 	cmd.Flags().IntVar(&b.consents, "consents", 5_000_000, "consent rows, two for each person")
+	cmd.Flags().BoolVar(&b.prepare, "prepare", false, "make the consent rows under --data-dir and stop: each copy of that directory serves one measurement")
 	return cmd
 }
 
@@ -43,6 +51,7 @@ func newBenchReconcile(s *settings) *cobra.Command {
 // the list, but for one in two hundred whom the list lacks and as many whom consent lacks.
 type benchReconcile struct {
 	entries, consents int
+	prepare           bool
 	serving           atomic.Int64 // nanoseconds that went into being the platform
 }
 
@@ -102,16 +111,34 @@ func (st *store) benchReconcile(ctx context.Context, b *benchReconcile) error {
 	out := st.settings.env.stdout
 	people := b.consents / 2
 	fmt.Fprintf(out, "%d people with %d consent rows, a list of %d addresses\n", people, b.consents, b.entries)
-	if err := st.benchConsents(ctx, b, people); err != nil {
+	head, err := st.ledger.Head(ctx)
+	if err != nil {
 		return err
+	}
+	switch head {
+	case 0:
+		if err := st.benchConsents(ctx, b, people); err != nil {
+			return err
+		}
+	case int64(people):
+	default:
+		return fmt.Errorf("the ledger holds %d events; measure on a copy of one that --prepare made for as many consent rows, or on an empty one", head)
+	}
+	if b.prepare {
+		return nil
 	}
 	baseline, err := st.benchCopy(ctx, b)
 	if err != nil {
 		return err
 	}
-	registry := prometheus.NewRegistry()
+	phases := &benchPhases{st: st, platform: &b.serving, took: map[string]*benchTaken{}}
 	svc, err := reconciler.New(reconciler.Config{
-		DB: st.db, Ledger: st.ledger, Vault: st.vault, HTTP: &http.Client{Transport: b}, Now: time.Now, Settle: st.catchUpLists, Log: st.log, Registry: registry,
+		DB: st.db, Ledger: st.ledger, Vault: st.vault, HTTP: &http.Client{Transport: b}, Now: time.Now, Log: st.log, Entered: phases.enter,
+		Settle: func(ctx context.Context) error {
+			defer phases.enter(phases.at)
+			phases.enter("settle")
+			return st.catchUpLists(ctx)
+		},
 		Sleep: func(context.Context, time.Duration) error { return nil },
 	})
 	if err != nil {
@@ -122,23 +149,18 @@ func (st *store) benchReconcile(ctx context.Context, b *benchReconcile) error {
 		return err
 	}
 	// The processor's time is of this process and of the database together, and does not depend on who else uses the machine.
-	fmt.Fprintf(out, "\n%-44s %10s %12s %8s %10s %8s %8s\n", "", "own time", "entries/s", "ratio", "processor", "database", "ratio")
+	fmt.Fprintf(out, "\n%-40s %10s %11s %8s %10s %9s %9s %8s\n", "", "own time", "entries/s", "ratio", "processor", "service", "database", "ratio")
 	line := func(what string, m benchTaken) {
-		fmt.Fprintf(out, "%-44s %9.1fs %12.0f %8.1f %9.1fs %7.1fs %8.1f\n", what, m.took.Seconds(), float64(b.entries)/m.took.Seconds(), m.took.Seconds()/baseline.took.Seconds(),
-			(m.service + m.database).Seconds(), m.database.Seconds(), (m.service+m.database).Seconds()/(baseline.service+baseline.database).Seconds())
+		fmt.Fprintf(out, "%-40s %9.1fs %11.0f %8.1f %9.1fs %8.1fs %8.1fs %8.1f\n", what, m.took.Seconds(), float64(b.entries)/m.took.Seconds(), m.took.Seconds()/baseline.took.Seconds(),
+			(m.service + m.database).Seconds(), m.service.Seconds(), m.database.Seconds(), (m.service+m.database).Seconds()/(baseline.service+baseline.database).Seconds())
 	}
 	line("COPY of the list, nothing else", baseline)
-	spent := map[string]float64{}
 	for _, what := range []string{"the first run: every entry is new", "a full run again: nothing has changed"} {
 		if err := st.catchUpLists(ctx); err != nil {
 			return err
 		}
 		b.serving.Store(0)
-		before, err := st.spent(ctx)
-		if err != nil {
-			return err
-		}
-		started := time.Now()
+		phases.begin()
 		id, err := svc.Start(ctx, reconciler.Request{Platform: "webhook", Mode: reconciler.Full, Trigger: "bench", Actor: "bench"})
 		if err != nil {
 			return err
@@ -146,12 +168,11 @@ func (st *store) benchReconcile(ctx context.Context, b *benchReconcile) error {
 		if err := svc.Work(ctx, "webhook", nil); err != nil {
 			return err
 		}
-		took := time.Since(started) - time.Duration(b.serving.Load())
-		after, err := st.spent(ctx)
-		if err != nil {
-			return err
+		phases.enter("")
+		line(what, phases.all())
+		for _, phase := range phases.order {
+			line("    "+phase, *phases.took[phase])
 		}
-		line(what, benchTaken{cpu{service: after.service - before.service - time.Duration(b.serving.Load()), database: after.database - before.database}, took})
 		if err := st.catchUpLists(ctx); err != nil {
 			return err
 		}
@@ -159,36 +180,60 @@ func (st *store) benchReconcile(ctx context.Context, b *benchReconcile) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "    found %v; ended %s\n", r.Counts.Differences, r.State)
-		if err := printPhases(out, registry, spent); err != nil {
-			return err
-		}
-		fmt.Fprintf(out, "    of which being the platform: %.1fs\n", time.Duration(b.serving.Load()).Seconds())
+		fmt.Fprintf(out, "    found %v; ended %s; being the platform took %.1fs, which is not counted\n", r.Counts.Differences, r.State, time.Duration(b.serving.Load()).Seconds())
 	}
 	fmt.Fprintln(out)
 	return printMemory(out)
 }
 
-// printPhases says what a run's time went into. spent is what earlier runs did.
-func printPhases(w io.Writer, registry *prometheus.Registry, spent map[string]float64) error {
-	families, err := registry.Gather()
+// benchPhases takes the time of a run's phases: of each what passed, less what the platform took to answer, and the processor
+// time of this process and of the database.
+type benchPhases struct {
+	st       *store
+	platform *atomic.Int64 // nanoseconds that went into being the platform
+	at       string        // the phase that is under way; empty: none
+	since    time.Time
+	spent    cpu
+	served   time.Duration
+	took     map[string]*benchTaken
+	order    []string // of took
+}
+
+func (p *benchPhases) begin() {
+	clear(p.took)
+	p.order, p.at = nil, ""
+	p.enter("start")
+}
+
+// enter ends the phase that is under way and begins another.
+func (p *benchPhases) enter(phase string) {
+	spent, err := p.st.spent(context.Background())
 	if err != nil {
-		return err
+		p.st.log.Warn("the processor's time is not known", slog.Any("error", err))
 	}
-	for _, family := range families {
-		if family.GetName() != "ledger_reconciliation_phase_seconds_total" {
-			continue
+	now, served := time.Now(), time.Duration(p.platform.Load())
+	if p.at != "" {
+		m := p.took[p.at]
+		if m == nil {
+			m = &benchTaken{}
+			p.took[p.at] = m
+			p.order = append(p.order, p.at)
 		}
-		for _, m := range family.GetMetric() {
-			for _, label := range m.GetLabel() {
-				if phase := label.GetValue(); label.GetName() == "phase" {
-					fmt.Fprintf(w, "    %-10s %6.1fs\n", phase, m.GetCounter().GetValue()-spent[phase])
-					spent[phase] = m.GetCounter().GetValue()
-				}
-			}
-		}
+		m.took += now.Sub(p.since) - (served - p.served)
+		m.service += spent.service - p.spent.service - (served - p.served)
+		m.database += spent.database - p.spent.database
 	}
-	return nil
+	p.at, p.since, p.spent, p.served = phase, now, spent, served
+}
+
+// all is the run.
+func (p *benchPhases) all() (sum benchTaken) {
+	for _, m := range p.took {
+		sum.took += m.took
+		sum.service += m.service
+		sum.database += m.database
+	}
+	return sum
 }
 
 // benchEvents is what people $1 to $2 of the table people decided: an answer for each of two purposes, in one event. The data
@@ -200,14 +245,28 @@ SELECT $3::bigint + i, md5('e' || i)::uuid, 'consent.changed', 'profile-' || p, 
 FROM (SELECT i, hash, md5('p' || i)::uuid AS p, CASE WHEN i <= $4 AND (i - 1) % $5 <> 7 THEN 'opted_out' ELSE 'opted_in' END AS s FROM people WHERE i BETWEEN $1 AND $2) x`
 
 // benchConsents gives the ledger people who decided, in bulk, and has the projections that a run reads built from that.
-func (st *store) benchConsents(ctx context.Context, b *benchReconcile, people int) error {
+func (st *store) benchConsents(ctx context.Context, b *benchReconcile, people int) (err error) {
 	owner, err := schema.Connect(st.url, schema.Options{Name: st.settings.name})
 	if err != nil {
 		return err
 	}
-	defer owner.Close()
+	defer func() { err = errors.Join(err, owner.Close()) }()
 	say := func(format string, args ...any) { fmt.Fprintf(st.settings.env.stderr, format+"\n", args...) }
 	began := time.Now()
+	if st.private { // what is made up may be lost
+		for _, s := range []string{`ALTER SYSTEM SET fsync = off`, `ALTER SYSTEM SET full_page_writes = off`, `ALTER SYSTEM SET maintenance_work_mem = '512MB'`, `SELECT pg_reload_conf()`} {
+			if _, err := owner.ExecContext(ctx, s); err != nil {
+				return err
+			}
+		}
+		defer func() {
+			for _, s := range []string{`ALTER SYSTEM RESET ALL`, `SELECT pg_reload_conf()`, `CHECKPOINT`} {
+				if _, left := owner.ExecContext(context.WithoutCancel(ctx), s); left != nil {
+					err = errors.Join(err, left)
+				}
+			}
+		}()
+	}
 	head, err := st.ledger.Head(ctx)
 	if err != nil {
 		return err
@@ -257,12 +316,11 @@ func (st *store) benchConsents(ctx context.Context, b *benchReconcile, people in
 		return err
 	}
 	say("%d events after %s", people, time.Since(began).Round(time.Second))
-	for _, d := range []projections.Definition{consent.Definition, suppressions.Definition} {
-		if err := st.engine.Rebuild(ctx, d, projections.RebuildOptions{}); err != nil {
-			return err
-		}
-		say("projection %s after %s", d.Name, time.Since(began).Round(time.Second))
+	lists := []projections.Definition{consent.Definition, suppressions.Definition, contacts.Definition}
+	if err := st.engine.RebuildAll(ctx, lists, 2, func(projections.Definition) projections.RebuildOptions { return projections.RebuildOptions{} }); err != nil {
+		return err
 	}
+	say("the projections after %s", time.Since(began).Round(time.Second))
 	return nil
 }
 

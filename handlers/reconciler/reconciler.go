@@ -38,7 +38,7 @@ var (
 // Source is the reconciler's, in the events that it appends.
 const Source = "/reconciler"
 
-// Config is what a reconciler works with. All but Settle, Sleep, Log and Registry are required.
+// Config is what a reconciler works with. All but Settle, Sleep, Log, Registry and Entered are required.
 type Config struct {
 	DB     *sql.DB
 	Ledger *schema.Ledger
@@ -53,6 +53,9 @@ type Config struct {
 	Sleep    func(context.Context, time.Duration) error
 	Log      *slog.Logger
 	Registry prometheus.Registerer
+
+	// Entered is told of each phase that a run enters in this process, before anything is done in it. nil: nobody asks.
+	Entered func(phase string)
 }
 
 // Service is the reconciler. Its methods are safe for concurrent use.

@@ -241,6 +241,9 @@ func (s *Service) steps(ctx context.Context, l *link, r *run, file *Import) erro
 	for {
 		var err error
 		phase, began := r.phase, s.Now()
+		if s.Entered != nil {
+			s.Entered(phase)
+		}
 		switch r.phase {
 		case phasePull:
 			if r.mode == ImportFile {
