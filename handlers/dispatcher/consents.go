@@ -9,17 +9,15 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
 )
 
-// lookersMost is how many looks at consent a process has under way at the same time.
-const lookersMost = 4
-
 // consents looks at people's consent at the last moment before a request leaves: after the wait for a slot, which may be
-// long. Requests that are about to leave at the same time are looked up together.
+// long. Requests that are about to leave at the same time are looked up together, and those that come up during a look are
+// together in the next: one look at a time, since several took more of the processor for fewer people each.
 type consents struct {
 	look func(context.Context, []uuid.UUID) (consent.Known, error)
 
 	mu      sync.Mutex
 	waiting []waiter // guarded by mu
-	lookers int      // guarded by mu
+	looking bool     // guarded by mu
 }
 
 type waiter struct {
@@ -37,8 +35,8 @@ func (c *consents) of(ctx context.Context, profile uuid.UUID) (consent.Known, er
 	known := make(chan looked, 1)
 	c.mu.Lock()
 	c.waiting = append(c.waiting, waiter{profile, known})
-	if c.lookers < lookersMost {
-		c.lookers++
+	if !c.looking {
+		c.looking = true
 		go c.run(context.WithoutCancel(ctx))
 	}
 	c.mu.Unlock()
@@ -57,7 +55,7 @@ func (c *consents) run(ctx context.Context) {
 		taken := c.waiting
 		c.waiting = nil
 		if len(taken) == 0 {
-			c.lookers--
+			c.looking = false
 			c.mu.Unlock()
 			return
 		}
