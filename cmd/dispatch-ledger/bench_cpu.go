@@ -134,10 +134,19 @@ func (c cpu) each(what, service string, n int) string {
 
 // printMemory says how much memory this process took at its most.
 func printMemory(out io.Writer) error {
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+	most, err := mostMemory()
+	if err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(out, "most memory of this process, the database's apart: %d MiB\n", usage.Maxrss>>10)
+	_, err = fmt.Fprintf(out, "most memory of this process, the database's apart: %d MiB\n", most>>20)
 	return err
+}
+
+// mostMemory is how much memory this process took at its most, in bytes.
+func mostMemory() (int64, error) {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		return 0, err
+	}
+	return usage.Maxrss << 10, nil
 }

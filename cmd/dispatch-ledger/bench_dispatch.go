@@ -13,7 +13,6 @@ import (
 	"os"
 	"runtime"
 	"runtime/pprof"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,6 +30,7 @@ import (
 // dispatchBench says how much is measured.
 type dispatchBench struct {
 	firings, concurrency int
+	more                 int           // firings that are dispatched after those, to see whether memory grows
 	dead                 int           // deliveries queued to a target that never answers
 	latency              time.Duration // how long single firings are timed
 	perSecond            int
@@ -49,7 +49,8 @@ func newBenchDispatch(s *settings) *cobra.Command {
 	cmd.Flags().IntVar(&b.concurrency, "target-concurrency", 64, "the target's limits.concurrency, and the bare client's")
 	cmd.Flags().DurationVar(&b.latency, "latency", 10*time.Second, "how long single firings are timed; 0 leaves it out")
 	cmd.Flags().IntVar(&b.perSecond, "per-second", 50, "single firings in a second")
-	cmd.Flags().IntVar(&b.dead, "dead", 0, "deliveries to queue to a target that never answers before firings are timed again; 0 leaves it out")
+	cmd.Flags().IntVar(&b.dead, "dead", 0, "deliveries to queue to a target that never answers while firings are timed, and before they are timed again; 0 leaves it out")
+	cmd.Flags().IntVar(&b.more, "more", 0, "firings that wait a second time, to compare the most memory that each took; 0 leaves it out")
 	cmd.Flags().StringVar(&b.profile, "cpu-profile", "", "file for a CPU profile of the throughput run")
 	return cmd
 }
@@ -57,13 +58,13 @@ func newBenchDispatch(s *settings) *cobra.Command {
 // slowly begins the path of requests that the sink answers late.
 const slowly = "/after/"
 
-// benchSink receives requests and knows when each delivery's arrived first.
+// benchSink receives requests, and says when those arrive that somebody waits for.
 type benchSink struct {
 	address  string
 	server   *http.Server
 	received atomic.Int64
 	mu       sync.Mutex
-	arrived  map[string]time.Time // by webhook-id
+	expected map[string]chan<- time.Time // by webhook-id; guarded by mu
 }
 
 func newBenchSink(ctx context.Context) (*benchSink, error) {
@@ -71,7 +72,7 @@ func newBenchSink(ctx context.Context) (*benchSink, error) {
 	if err != nil {
 		return nil, err
 	}
-	sink := &benchSink{address: l.Addr().String(), arrived: map[string]time.Time{}}
+	sink := &benchSink{address: l.Addr().String(), expected: map[string]chan<- time.Time{}}
 	sink.server = &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		now := time.Now()
 		if r.URL.Path == "/dead" {
@@ -84,13 +85,7 @@ func newBenchSink(ctx context.Context) (*benchSink, error) {
 			}
 		}
 		io.Copy(io.Discard, r.Body) //nolint:errcheck // a client that is gone is not counted on
-		if id := r.Header.Get("webhook-id"); id != "" {
-			sink.mu.Lock()
-			if _, again := sink.arrived[id]; !again {
-				sink.arrived[id] = now
-			}
-			sink.mu.Unlock()
-		}
+		sink.arrived(r.Header.Get("webhook-id"), now)
 		sink.received.Add(1)
 		w.WriteHeader(http.StatusAccepted)
 	})}
@@ -98,11 +93,23 @@ func newBenchSink(ctx context.Context) (*benchSink, error) {
 	return sink, nil
 }
 
-func (b *benchSink) at(id string) (time.Time, bool) {
+// expect gives when the first request of a delivery arrives. Of others the sink remembers nothing, so that what it holds does
+// not grow with what it receives.
+func (b *benchSink) expect(id string) <-chan time.Time {
+	at := make(chan time.Time, 1)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	t, ok := b.arrived[id]
-	return t, ok
+	b.expected[id] = at
+	return at
+}
+
+func (b *benchSink) arrived(id string, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if at, ok := b.expected[id]; ok {
+		at <- now
+		delete(b.expected, id)
+	}
 }
 
 // benchContext is the context of one firing, about 400 bytes of it; the event is about 500.
@@ -194,7 +201,7 @@ func (st *store) benchDispatch(ctx context.Context, b dispatchBench) (err error)
 		stop()
 		err = errors.Join(err, <-worked)
 	}()
-	if err := st.untilRecorded(ctx, int64(b.firings)); err != nil {
+	if err := st.untilRecorded(ctx, 0, int64(b.firings)); err != nil {
 		return err
 	}
 	took := time.Since(start)
@@ -216,17 +223,20 @@ func (st *store) benchDispatch(ctx context.Context, b dispatchBench) (err error)
 	}
 	fmt.Fprintf(out, "%d firings in %s, %d requests received, heap %d MiB\n", b.firings, took.Round(time.Millisecond), sink.received.Load(), memory.HeapAlloc>>20)
 	fmt.Fprintln(out, after.since(before).each("a delivery", "service with the sink", b.firings))
+	if err := st.benchMore(ctx, b); err != nil {
+		return err
+	}
 	if b.latency == 0 {
 		return nil
 	}
 	return st.benchLatency(ctx, b, sink)
 }
 
-// untilRecorded waits until so many attempts stand in the ledger.
-func (st *store) untilRecorded(ctx context.Context, n int64) error {
+// untilRecorded waits until so many attempts stand in the ledger after a position.
+func (st *store) untilRecorded(ctx context.Context, after, n int64) error {
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
-	var seen, after int64
+	var seen int64
 	for seen < n {
 		select {
 		case <-ctx.Done():
@@ -271,119 +281,6 @@ func bareClient(ctx context.Context, url string, concurrency, n int) (float64, e
 	}
 	err := group.Wait()
 	return float64(n) / time.Since(start).Seconds(), err
-}
-
-// benchLatency times single firings, from the start of POST /v1/events to the arrival of the request, alone and beside a
-// target that never answers.
-func (st *store) benchLatency(ctx context.Context, b dispatchBench, sink *benchSink) error {
-	token := "bench-" + uuid.NewString()
-	serving, stop := context.WithCancel(ctx)
-	ready, served := make(chan string, 1), make(chan error, 1)
-	go func() {
-		served <- st.serve(serving, serveFlags{listen: "127.0.0.1:0", roles: []string{"api"}, bootstrapToken: token}, func(address string) { ready <- address })
-	}()
-	defer func() {
-		stop()
-		<-served //nolint:errcheck // the bench has what it wanted of it
-	}()
-	var address string
-	select {
-	case address = <-ready:
-	case err := <-served:
-		served <- err
-		return err
-	}
-	d := demonstration{st: st, api: "http://" + address, token: token}
-	out := st.settings.env.stdout
-	alone, err := d.time(ctx, b, sink)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "from POST /v1/events to request received, %d a second: p50 %s, p99 %s\n", b.perSecond, alone.p50, alone.p99)
-	if b.dead == 0 {
-		return nil
-	}
-	if err := st.benchTarget(ctx, "dead", "http://"+sink.address+"/dead", 16); err != nil {
-		return err
-	}
-	if err := st.fireMany(ctx, "dead", b.dead); err != nil {
-		return err
-	}
-	if err := st.untilQueued(ctx, "dead", b.dead); err != nil {
-		return err
-	}
-	beside, err := d.time(ctx, b, sink)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "the same beside %d deliveries queued to a dead target: p50 %s, p99 %s (%+.0f %%)\n", b.dead, beside.p50, beside.p99,
-		100*(beside.p99.Seconds()/alone.p99.Seconds()-1))
-	return nil
-}
-
-// untilQueued waits until all of a target's firings are planned and queued.
-func (st *store) untilQueued(ctx context.Context, target string, n int) error {
-	ticker := time.NewTicker(200 * time.Millisecond)
-	defer ticker.Stop()
-	for queued := 0; queued < n; {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-ticker.C:
-		}
-		if err := st.db.QueryRowContext(ctx, `SELECT count(*) FROM queue WHERE target = $1`, target).Scan(&queued); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// time fires one at a time at the bench's pace and measures each.
-func (d demonstration) time(ctx context.Context, b dispatchBench, sink *benchSink) (m measured, err error) {
-	n := int(b.latency.Seconds() * float64(b.perSecond))
-	sent := make([]time.Time, n)
-	ids := make([]string, n)
-	group, sending := errgroup.WithContext(ctx)
-	ticker := time.NewTicker(time.Second / time.Duration(b.perSecond))
-	defer ticker.Stop()
-	for i := range n {
-		select {
-		case <-ctx.Done():
-			return m, errors.Join(ctx.Err(), group.Wait())
-		case <-ticker.C:
-		}
-		group.Go(func() error {
-			event := uuid.New()
-			ids[i] = domain.DeliveryID(event, "bench").String()
-			data, err := json.Marshal(domain.ReactionFired{Reaction: "bench", Target: "bench", ProfileID: uuid.New(), Trigger: "reward.created", Cause: "reaction", Context: benchContext(i)})
-			if err != nil {
-				return err
-			}
-			sent[i] = time.Now()
-			_, err = d.send(sending, event.String(), "reaction.fired", string(data))
-			return err
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return m, err
-	}
-	all := make([]time.Duration, n)
-	for i, id := range ids {
-		for {
-			at, ok := sink.at(id)
-			if ok {
-				all[i] = at.Sub(sent[i])
-				break
-			}
-			select {
-			case <-ctx.Done():
-				return m, ctx.Err()
-			case <-ticker.C:
-			}
-		}
-	}
-	slices.Sort(all)
-	return measured{p50: all[n/2].Round(10 * time.Microsecond), p99: all[n*99/100].Round(10 * time.Microsecond)}, nil
 }
 
 // profileCPU writes a CPU profile into a file until it is stopped; without a file it does nothing.

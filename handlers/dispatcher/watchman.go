@@ -12,15 +12,15 @@ import (
 
 const (
 	watchInterval = 5 * time.Second
+	watchShare    = 200             // it looks at the queue for no more than one part in so many of the time: a look takes longer the more is queued
 	silentFor     = 5 * time.Minute // before the log says so; whoever wants to hear of it sooner alerts on the metric
 )
 
 // stand watches the queue as a whole, and says when firings come in and nothing goes out.
 func (d *Dispatcher) stand(ctx context.Context) {
-	ticker := time.NewTicker(watchInterval)
-	defer ticker.Stop()
 	var told time.Time
 	for {
+		began := d.Now()
 		s, err := queue.StateOf(ctx, d.DB, planner.Name)
 		switch {
 		case err != nil && ctx.Err() == nil:
@@ -32,10 +32,9 @@ func (d *Dispatcher) stand(ctx context.Context) {
 				d.Log.WarnContext(ctx, "silence: deliveries wait and nothing goes out", slog.Duration("for", s.Silent.Round(time.Second)), slog.Int("due", s.Due), slog.Int("held", s.Held))
 			}
 		}
-		select {
-		case <-ctx.Done():
+		d.wait(ctx, max(watchInterval, watchShare*d.Now().Sub(began)), nil)
+		if ctx.Err() != nil {
 			return
-		case <-ticker.C:
 		}
 	}
 }

@@ -25,12 +25,21 @@ const waitingColumns = `SELECT q.delivery_id, q.target, e.subject, q.attempt, q.
 
 const unclaimed = `NOT EXISTS (SELECT FROM leases l WHERE l.delivery_id = q.delivery_id AND l.attempt >= q.attempt)`
 
-// Held lists what has been due for so long while its target was paused.
+// heldQuery goes along the index, so that no more is read than is listed.
+const heldQuery = `
+SELECT q.delivery_id, q.target, e.subject, q.attempt, q.planned, e.correlation_id, e.id
+FROM (SELECT clock_timestamp() - make_interval(secs => $2) AS latest FROM pauses p
+	WHERE p.target = $1 AND (p.until > statement_timestamp() OR p.cause = 'failures') AND p.held_since <= clock_timestamp() - make_interval(secs => $2) OFFSET 0) h
+CROSS JOIN LATERAL (
+	SELECT r.* FROM (VALUES (0), (1)) AS x (priority) CROSS JOIN LATERAL (
+		SELECT q.* FROM queue q WHERE q.target = $1 AND q.priority = x.priority AND q.due_at <= h.latest AND ` + unclaimed + ` ORDER BY q.due_at LIMIT $3
+	) r LIMIT $3
+) q
+JOIN events e ON e.position = q.planned`
+
+// Held lists what has been due for so long while its target was paused, so many at most, the first due of the urgent first.
 func Held(ctx context.Context, q schema.Querier, target string, longerThan time.Duration, limit int) ([]Waiting, error) {
-	return waiting(ctx, q, waitingColumns+` JOIN pauses p ON p.target = q.target
-		WHERE q.target = $1 AND (p.until > statement_timestamp() OR p.cause = 'failures')
-		  AND greatest(q.due_at, p.held_since) <= clock_timestamp() - make_interval(secs => $2) AND `+unclaimed+`
-		ORDER BY q.due_at LIMIT $3`, target, longerThan.Seconds(), limit)
+	return waiting(ctx, q, heldQuery, target, longerThan.Seconds(), limit)
 }
 
 // WaitingFor lists what is in a target's queue, after a position of its planning, in order.
