@@ -129,8 +129,8 @@ func decidedAs(delivery []domain.Recorded) (profiles []uuid.UUID) {
 }
 
 // onePerson gives these profiles and all that merges up to a position made one person with any of them.
-func onePerson(ctx context.Context, q Querier, profiles []uuid.UUID, upTo int64) (all []uuid.UUID, err error) {
-	rows, err := q.QueryContext(ctx, `
+func onePerson(ctx context.Context, q Querier, profiles []uuid.UUID, upTo int64) ([]uuid.UUID, error) {
+	return IDs(ctx, q, `
 		WITH RECURSIVE merged AS MATERIALIZED (
 			SELECT d.winner_id, d.loser_id FROM events e, json_to_record(e.data) AS d (winner_id uuid, loser_id uuid)
 			WHERE e.type IN ('profile.merged', 'consent.policy_changed') AND e.type = 'profile.merged' AND e.position <= $2
@@ -139,18 +139,6 @@ func onePerson(ctx context.Context, q Querier, profiles []uuid.UUID, upTo int64)
 			FROM one o JOIN merged m ON o.id IN (m.winner_id, m.loser_id)
 		)
 		SELECT id FROM one WHERE id <> '00000000-0000-0000-0000-000000000000' ORDER BY id`, UUIDs(profiles), upTo)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var id uuid.UUID
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
-		}
-		all = append(all, id)
-	}
-	return all, rows.Err()
 }
 
 func allEvents(ctx context.Context, q Querier, f Filter) ([]domain.Recorded, error) {

@@ -10,7 +10,6 @@ import (
 	"io"
 	"strings"
 
-	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
@@ -112,7 +111,7 @@ func (s *settings) secretValue(generate bool) (string, error) {
 
 // setSecret stores a secret and records that it was set, in one transaction.
 func (st *store) setSecret(ctx context.Context, name, value string) error {
-	err := st.inOne(ctx, func(tx *sql.Tx) (domain.Payload, error) {
+	err := st.ledger.Act(ctx, domain.Event{Actor: actor(), Source: "/cli"}, func(tx *sql.Tx) (domain.Payload, error) {
 		secret, err := st.vault.SetSecret(ctx, tx, name, value, actor())
 		return domain.SecretChanged{Name: name, Fingerprint: secret.Fingerprint}, err
 	})
@@ -122,33 +121,11 @@ func (st *store) setSecret(ctx context.Context, name, value string) error {
 
 // dropSecret deletes values of a secret and records it, in one transaction.
 func (st *store) dropSecret(ctx context.Context, name, nothing string, drop func(context.Context, schema.Querier, string) (bool, error), p domain.Payload) error {
-	return st.inOne(ctx, func(tx *sql.Tx) (domain.Payload, error) {
+	return st.ledger.Act(ctx, domain.Event{Actor: actor(), Source: "/cli"}, func(tx *sql.Tx) (domain.Payload, error) {
 		found, err := drop(ctx, tx, name)
 		if err == nil && !found {
 			err = fmt.Errorf("secret %s %s; see dispatch-ledger secret list", name, nothing)
 		}
 		return p, err
 	})
-}
-
-// inOne does something administrative and records it, in one transaction.
-func (st *store) inOne(ctx context.Context, do func(*sql.Tx) (domain.Payload, error)) error {
-	tx, err := st.db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback()
-	payload, err := do(tx)
-	if err != nil {
-		return err
-	}
-	e, _, err := domain.New(uuid.New(), payload)
-	if err != nil {
-		return err
-	}
-	e.Actor, e.Source = actor(), "/cli"
-	if _, err := st.ledger.AppendTx(ctx, tx, e); err != nil {
-		return err
-	}
-	return tx.Commit()
 }

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/google/uuid"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
@@ -191,24 +190,7 @@ func (a *api) dropSecret(ctx context.Context, name, what string, drop func(conte
 	return err
 }
 
-// act does something administrative and records it, in one transaction: neither is there without the other.
+// act does something administrative in the caller's name and records it, in one transaction.
 func (a *api) act(ctx context.Context, do func(*sql.Tx) (domain.Payload, error)) error {
-	tx, err := a.DB.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback()
-	payload, err := do(tx)
-	if err != nil {
-		return err
-	}
-	event, _, err := domain.New(uuid.New(), payload)
-	if err != nil {
-		return err
-	}
-	event.Actor, event.Source, event.OccurredAt = PrincipalOf(ctx).Name, source, a.Clock()
-	if _, err := a.Ledger.AppendTx(ctx, tx, event); err != nil {
-		return err
-	}
-	return tx.Commit()
+	return a.Ledger.Act(ctx, domain.Event{Actor: PrincipalOf(ctx).Name, Source: source, OccurredAt: a.Clock()}, do)
 }

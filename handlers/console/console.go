@@ -265,11 +265,9 @@ func (a assets) serve(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(f.content) // a browser that is gone does not miss it
 }
 
-// record appends what happened at the door.
-func (c *console) event(p domain.Payload, actor string) (domain.Event, error) {
-	e, _, err := domain.New(newID(), p)
-	e.Actor, e.Source, e.OccurredAt = actor, "/console", c.Clock()
-	return e, err
+// by says that somebody does something in the console now.
+func (c *console) by(actor string) domain.Event {
+	return domain.Event{Actor: actor, Source: "/console", OccurredAt: c.Clock()}
 }
 
 // trimmed gives a form's or query's value without the blanks around it.

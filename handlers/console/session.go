@@ -1,19 +1,16 @@
 package console
 
 import (
+	"database/sql"
 	"errors"
 	"net/http"
 	"net/url"
 	"strings"
 
-	"github.com/google/uuid"
-
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/api"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
-
-func newID() uuid.UUID { return uuid.New() }
 
 // cookieName's prefix has browsers accept it only over TLS (or from this machine), for the whole host, and from nobody but
 // this host.
@@ -170,61 +167,29 @@ func (c *console) refuse(w http.ResponseWriter, r *http.Request, p *api.Problem)
 
 // begin opens a session and records it, in one transaction, and leads on.
 func (c *console) begin(w http.ResponseWriter, r *http.Request, s schema.Session, opened domain.SessionOpened, to string) {
-	err := func() error {
-		tx, err := c.DB.BeginTx(r.Context(), nil)
-		if err != nil {
-			return err
-		}
-		defer tx.Rollback()
-		secret, s, err := c.Sessions.Open(r.Context(), tx, s)
-		if err != nil {
-			return err
-		}
-		e, err := c.event(opened, opened.Name)
-		if err != nil {
-			return err
-		}
-		if _, err := c.Ledger.AppendTx(r.Context(), tx, e); err != nil {
-			return err
-		}
-		if err := tx.Commit(); err != nil {
-			return err
-		}
-		http.SetCookie(w, &http.Cookie{Name: cookieName, Value: secret, Path: "/", Expires: s.ExpiresAt, Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode})
-		return nil
-	}()
+	var secret string
+	err := c.Ledger.Act(r.Context(), c.by(opened.Name), func(tx *sql.Tx) (_ domain.Payload, err error) {
+		secret, s, err = c.Sessions.Open(r.Context(), tx, s)
+		return opened, err
+	})
 	if err != nil {
 		c.fail(w, r, nil, err)
 		return
 	}
+	http.SetCookie(w, &http.Cookie{Name: cookieName, Value: secret, Path: "/", Expires: s.ExpiresAt, Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode})
 	http.Redirect(w, r, destination(to), http.StatusSeeOther) //nolint:gosec // destination gives paths of this console only
 }
 
 func (c *console) logout(w http.ResponseWriter, r *http.Request) {
 	v, err := c.visit(w, r)
 	if err == nil {
-		err = func() error {
-			tx, err := c.DB.BeginTx(r.Context(), nil)
-			if err != nil {
-				return err
-			}
-			defer tx.Rollback()
+		err = c.Ledger.Act(r.Context(), c.by(v.who.Name), func(tx *sql.Tx) (domain.Payload, error) {
 			cookie, err := r.Cookie(cookieName)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			if err := c.Sessions.Close(r.Context(), tx, cookie.Value); err != nil {
-				return err
-			}
-			e, err := c.event(domain.SessionClosed{Name: v.who.Name}, v.who.Name)
-			if err != nil {
-				return err
-			}
-			if _, err := c.Ledger.AppendTx(r.Context(), tx, e); err != nil {
-				return err
-			}
-			return tx.Commit()
-		}()
+			return domain.SessionClosed{Name: v.who.Name}, c.Sessions.Close(r.Context(), tx, cookie.Value)
+		})
 	}
 	if err != nil && !errors.Is(err, schema.ErrUnauthenticated) {
 		c.fail(w, r, nil, err)

@@ -35,7 +35,7 @@ func (c Controls) WorkReplays(ctx context.Context, log *slog.Logger) {
 	ticker := time.NewTicker(replayLook)
 	defer ticker.Stop()
 	for {
-		running, err := c.runningReplays(ctx)
+		running, err := schema.IDs(ctx, c.DB, `SELECT id FROM replays WHERE state = 'running' ORDER BY asked_at`)
 		if err != nil && ctx.Err() == nil {
 			log.WarnContext(ctx, "which replays are running is not known; trying again", slog.Any("error", err))
 		}
@@ -62,22 +62,6 @@ func (c Controls) WorkReplays(ctx context.Context, log *slog.Logger) {
 		case <-ticker.C:
 		}
 	}
-}
-
-func (c Controls) runningReplays(ctx context.Context) (ids []uuid.UUID, err error) {
-	rows, err := c.DB.QueryContext(ctx, `SELECT id FROM replays WHERE state = 'running' ORDER BY asked_at`)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var id uuid.UUID
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
-		}
-		ids = append(ids, id)
-	}
-	return ids, rows.Err()
 }
 
 // WorkReplay works on one replay until it has ended, or watches while another process does. told is called with how it stands

@@ -140,26 +140,14 @@ func group(ctx context.Context, q schema.Querier, profile uuid.UUID) ([]uuid.UUI
 }
 
 // tied lists the profiles that are one person with any of these, by the projection and by the merges recorded since.
-func tied(ctx context.Context, q schema.Querier, profiles []uuid.UUID) (out []uuid.UUID, err error) {
-	rows, err := q.QueryContext(ctx, `
+func tied(ctx context.Context, q schema.Querier, profiles []uuid.UUID) ([]uuid.UUID, error) {
+	return schema.IDs(ctx, q, `
 		SELECT other FROM ties WHERE profile_id = ANY($1::uuid[])
 		UNION
 		SELECT unnest(ARRAY[d.winner_id, d.loser_id]) FROM events e, json_to_record(e.data) AS d (winner_id uuid, loser_id uuid)
 		WHERE e.type IN ('profile.merged', 'consent.policy_changed') AND e.type = 'profile.merged'
 		  AND e.position > (SELECT position FROM subscriptions WHERE name = $2)
 		  AND (d.winner_id = ANY($1::uuid[]) OR d.loser_id = ANY($1::uuid[]))`, schema.UUIDs(profiles), Definition.SubscriptionName())
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var id uuid.UUID
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
-		}
-		out = append(out, id)
-	}
-	return out, rows.Err()
 }
 
 // Held gives the answers that hold, by channel and purpose.
