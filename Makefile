@@ -1,10 +1,12 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test race fuzz generate lint check up bench
+.PHONY: help demo test race faults fuzz generate lint check up bench
 
-# Given on the command line: make demo ARGS=--once, make test TESTFLAGS='-run Append', make fuzz FUZZTIME=5m
+# Given on the command line: make demo ARGS=--once, make test TESTFLAGS='-run Append', make fuzz FUZZTIME=5m, make faults FAULTS=200 KILL=KillOneOfTwoWorkers
 ARGS ?=
 TESTFLAGS ?=
 FUZZTIME ?= 30s
+FAULTS ?= 50
+KILL ?= Kill
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +24,10 @@ test: ## all tests, on a real PostgreSQL and in a real browser
 race: ## all tests under the race detector
 	@.ci/need cc
 	@$(MAKE) --no-print-directory test TESTFLAGS='-race $(TESTFLAGS)'
+
+faults: ## the fault tests that kill processes and PostgreSQL under load, FAULTS (50) times each; KILL names one of them
+	@.ci/need postgresql
+	go test ./cmd/dispatch-ledger -run '$(KILL)' -count=1 -v -timeout 2h -faults $(FAULTS)
 
 fuzz: ## each fuzz test for FUZZTIME (30s)
 	@.ci/need postgresql

@@ -126,6 +126,24 @@ type sink struct {
 }
 
 func newSink(t *testing.T) *sink {
+	return newSinkThat(t, func() (takes bool, answer http.HandlerFunc) {
+		n := mathrand.IntN(100)
+		return n >= 10, func(w http.ResponseWriter, _ *http.Request) { // after an aborted answer nobody knows either
+			switch {
+			case n < 10:
+				w.WriteHeader(http.StatusServiceUnavailable)
+			case n < 15:
+				panic(http.ErrAbortHandler)
+			default:
+				<-time.After(time.Duration(n) * time.Millisecond / 4) // requests in flight when the process dies
+				w.WriteHeader(http.StatusAccepted)
+			}
+		}
+	})
+}
+
+// newSinkThat makes a sink that is told for each request whether it takes it, and how it answers.
+func newSinkThat(t *testing.T, does func() (takes bool, answer http.HandlerFunc)) *sink {
 	s := &sink{seen: map[string]int{}, took: map[string]int{}}
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
@@ -139,22 +157,14 @@ func newSink(t *testing.T) *sink {
 		if id == "" {
 			id = r.Header.Get("Webhook-Id")
 		}
-		n := mathrand.IntN(100)
+		takes, answer := does()
 		s.mu.Lock()
 		s.seen[id]++
-		if n >= 10 { // after an aborted answer nobody knows either
+		if takes {
 			s.took[id]++
 		}
 		s.mu.Unlock()
-		switch {
-		case n < 10:
-			w.WriteHeader(http.StatusServiceUnavailable)
-		case n < 15:
-			panic(http.ErrAbortHandler)
-		default:
-			<-time.After(time.Duration(n) * time.Millisecond / 4) // requests in flight when the process dies
-			w.WriteHeader(http.StatusAccepted)
-		}
+		answer(w, r)
 	}))
 	t.Cleanup(s.Close)
 	return s
@@ -242,12 +252,7 @@ func newFaultWorld(t *testing.T, databaseURL string, args ...string) (*faultWorl
 	w := &faultWorld{url: databaseURL, dataDir: t.TempDir(), args: args, sink: newSink(t), engine: &engine{accepted: map[string]int64{}}}
 	p := startProgram(t, w.url, w.dataDir, args...)
 	w.engine.at(p.address)
-	file := fmt.Sprintf("handle: sink\nplatform: webhook\nurl: %s\nbody: '{\"n\": {{ n }}}'\nretry: {max_attempts: 20, timeout: 1s, base: 10ms, max: 200ms}\nlimits: {concurrency: 32}\n", w.sink.URL)
-	var stderr bytes.Buffer
-	env := environ{lookup: os.LookupEnv, stdin: strings.NewReader(file), stdout: io.Discard, stderr: &stderr}
-	if code := run(t.Context(), env, append([]string{"targets", "apply", "-", "--database-url", w.url, "--data-dir", w.dataDir, "--log-level", "error"}, args...)); code != exitDone {
-		t.Fatalf("targets apply: exit code %d: %s", code, &stderr)
-	}
+	w.applyTarget(t)
 	ctx, stop := context.WithCancel(t.Context())
 	w.stop = stop
 	for range 8 {
@@ -266,6 +271,34 @@ func newFaultWorld(t *testing.T, databaseURL string, args ...string) (*faultWorl
 	return w, p
 }
 
+// applyTarget puts the target in place that leads to the sink.
+func (w *faultWorld) applyTarget(t *testing.T) {
+	t.Helper()
+	file := fmt.Sprintf("handle: sink\nplatform: webhook\nurl: %s\nbody: '{\"n\": {{ n }}}'\nretry: {max_attempts: 20, timeout: 1s, base: 10ms, max: 200ms}\nlimits: {concurrency: 32}\n", w.sink.URL)
+	w.run(t, file, "targets", "apply", "-")
+}
+
+// run runs a command of the program.
+func (w *faultWorld) run(t *testing.T, stdin string, command ...string) {
+	t.Helper()
+	var stderr bytes.Buffer
+	env := environ{lookup: os.LookupEnv, stdin: strings.NewReader(stdin), stdout: io.Discard, stderr: &stderr}
+	if code := run(t.Context(), env, append(append(command, "--database-url", w.url, "--data-dir", w.dataDir, "--log-level", "error"), w.args...)); code != exitDone {
+		t.Fatalf("%s: exit code %d: %s", strings.Join(command, " "), code, &stderr)
+	}
+}
+
+// connect opens the world's ledger.
+func (w *faultWorld) connect(t *testing.T) *sql.DB {
+	t.Helper()
+	db, err := schema.Connect(w.url, schema.Options{Paths: projections.Paths("", builtIn...)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
 // pause lets the load go on for a random while.
 func (w *faultWorld) pause() { <-time.After(time.Duration(200+mathrand.IntN(600)) * time.Millisecond) }
 
@@ -275,11 +308,7 @@ func (w *faultWorld) judge(t *testing.T) {
 	t.Helper()
 	w.stop()
 	w.load.Wait()
-	db, err := schema.Connect(w.url, schema.Options{Paths: projections.Paths("", builtIn...)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	db := w.connect(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for {

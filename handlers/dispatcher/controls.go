@@ -75,11 +75,16 @@ func (c Controls) Retry(ctx context.Context, id uuid.UUID, a Again) (domain.Deli
 	if a.DryRun {
 		return requeued, nil
 	}
-	what := fmt.Sprintf("requeued-%d", requeued.Attempt)
+	event := domain.EventID(id, fmt.Sprintf("requeued-%d", requeued.Attempt))
 	if a.Replay != uuid.Nil {
-		what = "replay-" + a.Replay.String()
+		event = replayed(id, a.Replay)
 	}
-	return requeued, c.append(ctx, domain.EventID(id, what), a.Actor, d, version, requeued)
+	return requeued, c.append(ctx, event, a.Actor, d, version, requeued)
+}
+
+// replayed is the id of the event by which a replay puts a delivery back: it does so once.
+func replayed(delivery, replay uuid.UUID) uuid.UUID {
+	return domain.EventID(delivery, "replay-"+replay.String())
 }
 
 // Cancel stops a delivery that is still to be sent. A request that is in flight cannot be called back: if the platform

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
@@ -22,7 +23,9 @@ const (
 	replayAhead  = 10 * time.Second // how far what is put back may be due ahead, so that a replay can still be cancelled
 	replayLook   = time.Second      // how soon a worker notices a replay, and looks at one that waits for its pace
 	replayAtOnce = 32               // deliveries that are put back at the same time
-	replaysMost  = 4                // replays that a process works on at the same time
+
+	conflictsLast = 10 * time.Second // how long a delivery that changes as it is put back is asked for again
+	replaysMost   = 4                // replays that a process works on at the same time
 )
 
 // WorkReplays works on the replays that are running until the context ends. Any number of processes may; each replay is one
@@ -184,23 +187,57 @@ func (c Controls) putBack(ctx context.Context, r Replay, found []deliveries.Deli
 			out.due = out.due.Add(time.Duration(float64(time.Second) / r.Rate))
 		}
 		group.Go(func() error {
-			_, err := c.Retry(ctx, d.ID, again)
-			if err != nil && (schema.Transient(err) || errors.Is(err, schema.ErrBusy) || ctx.Err() != nil) {
-				return err
-			}
+			how, err := c.putBackOne(ctx, d.ID, again)
 			mu.Lock()
 			defer mu.Unlock()
-			switch {
-			case err == nil:
+			switch how {
+			case putBackNow:
 				out.requeued++
-			case errors.Is(err, schema.ErrIDReused): // put back by it before, and counted then
-			default:
+			case putBackRefused:
 				out.refused++
+			case putBackBefore: // and counted then
 			}
-			return nil
+			return err
 		})
 	}
 	return out, group.Wait()
+}
+
+// How a delivery fared in a replay.
+const (
+	putBackNow = iota
+	putBackBefore
+	putBackRefused
+)
+
+// putBackOne puts a delivery back, unless this replay did so before it was interrupted: then something may have become of the
+// delivery since, and that is no refusal. One to which something happened at this moment is asked for again.
+func (c Controls) putBackOne(ctx context.Context, delivery uuid.UUID, again Again) (how int, err error) {
+	patience := backoff.NewExponentialBackOff()
+	patience.InitialInterval, patience.MaxInterval = 20*time.Millisecond, 500*time.Millisecond
+	_, err = backoff.Retry(ctx, func() (struct{}, error) {
+		_, err := c.Retry(ctx, delivery, again)
+		if err != nil && !errors.Is(err, schema.ErrConflict) {
+			err = backoff.Permanent(err)
+		}
+		return struct{}{}, err
+	}, backoff.WithBackOff(patience), backoff.WithMaxElapsedTime(conflictsLast))
+	switch {
+	case err == nil:
+		return putBackNow, nil
+	case schema.Transient(err) || errors.Is(err, schema.ErrBusy) || ctx.Err() != nil:
+		return putBackRefused, err
+	case errors.Is(err, schema.ErrIDReused):
+		return putBackBefore, nil
+	}
+	_, err = schema.EventByID(ctx, c.DB, replayed(delivery, again.Replay))
+	switch {
+	case err == nil:
+		return putBackBefore, nil
+	case errors.Is(err, schema.ErrNotFound):
+		return putBackRefused, nil
+	}
+	return putBackRefused, err
 }
 
 func later(a, b time.Time) time.Time {
