@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -115,37 +116,37 @@ func newPlatforms(s *settings) *cobra.Command {
 }
 
 func (st *store) listPlatforms(ctx context.Context) error {
+	svc, err := st.newReconciler(nil, nil, nil)
+	if err != nil {
+		return err
+	}
 	policies, err := suppressions.Policies(ctx, st.db)
 	if err != nil {
 		return err
 	}
-	t := table{columns: []string{"name", "platform", "version", "unconfirmed", "oldest", "waiting", "open findings", "last run", "ended"}}
-	for _, p := range policies {
-		known, err := platforms.Lookup(p.Platform)
-		if err != nil {
-			return err
-		}
-		readable := []domain.Channel{}
-		for _, c := range domain.Channels {
-			if known.Caps.Lists(c) {
-				readable = append(readable, c)
-			}
-		}
-		standing, err := suppressions.StandingOf(ctx, st.db, p.Name, readable)
-		if err != nil {
-			return err
-		}
-		runs, err := suppressions.Runs(ctx, st.db, suppressions.RunFilter{Platform: p.Name, Limit: 1})
+	t := table{columns: []string{"name", "platform", "version", "compared", "known there", "unconfirmed", "oldest", "waiting", "open findings", "last run", "ended"}}
+	for _, policy := range policies {
+		p, err := svc.Describe(ctx, policy)
 		if err != nil {
 			return err
 		}
 		last, ended := "never", ""
-		if len(runs) > 0 {
-			last, ended = stamp(runs[0].StartedAt), runs[0].State
+		if p.Last != nil {
+			last, ended = stamp(p.Last.StartedAt), p.Last.State
 		}
-		t.add(map[string]any{"name": p.Name, "platform": p.Platform, "version": p.Version, "standing": standing, "runs": runs},
-			p.Name, p.Platform, strconv.FormatInt(p.Version, 10), strconv.FormatInt(standing.Unconfirmed, 10), stampOf(standing.Oldest),
-			strconv.FormatInt(standing.Waiting, 10), strconv.FormatInt(standing.Open, 10), last, ended)
+		compared := make([]string, len(p.Reads))
+		for i, c := range p.Reads {
+			compared[i] = string(c)
+		}
+		if len(compared) == 0 {
+			compared = []string{"nothing: it has no list"}
+		}
+		known := ""
+		if p.Coverage != nil {
+			known = fmt.Sprintf("%.1f %%", 100*p.Coverage.Ratio())
+		}
+		t.add(p, p.Name, p.Platform, strconv.FormatInt(p.Version, 10), strings.Join(compared, " "), known, strconv.FormatInt(p.Standing.Unconfirmed, 10), stampOf(p.Standing.Oldest),
+			strconv.FormatInt(p.Standing.Waiting, 10), strconv.FormatInt(p.Standing.Open, 10), last, ended)
 	}
 	return st.settings.print(t)
 }

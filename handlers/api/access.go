@@ -138,6 +138,7 @@ var access = map[string]rule{
 	"list-findings":                only(operator, compliance, privacy),
 	"get-finding":                  only(operator, compliance, privacy),
 	"resolve-finding":              only(operator, privacy),
+	"resolve-findings":             only(operator, privacy),
 	"list-profile-suppressions":    only(operator, compliance, privacy),
 
 	"audit-outcomes":         only(operator, compliance, privacy, analyst),

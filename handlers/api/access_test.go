@@ -69,6 +69,7 @@ var routes = map[string]struct {
 	"list-findings":             {"GET /v1/findings", "ocpa"},
 	"get-finding":               {"GET /v1/findings/{id}", "ocpa"},
 	"resolve-finding":           {"POST /v1/findings/{id}/resolution", "opa"},
+	"resolve-findings":          {"POST /v1/findings/resolutions", "opa"},
 	"list-profile-suppressions": {"GET /v1/profiles/{id}/suppressions", "ocpa"},
 
 	"list-reconciliation-findings": {"GET /v1/reconciliations/{id}/findings", "ocpa"},

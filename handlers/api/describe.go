@@ -42,7 +42,7 @@ func describe(version string) huma.Config {
 func finish(spec *huma.OpenAPI) {
 	schemas := spec.Components.Schemas.Map()
 	for name, properties := range map[string][]string{
-		"Delivery": {"consent", "request"}, "DeliverySummary": {"consent"}, "Attempt": {"response", "request", "timings", "consent"}, "Event": {"sealed"}, "Platform": {"last_run"}, "Run": {"held", "counts"}, "Access": {"erased"}, "Verification": {"last"},
+		"Delivery": {"consent", "request"}, "DeliverySummary": {"consent"}, "Attempt": {"response", "request", "timings", "consent"}, "Event": {"sealed"}, "Platform": {"last_run", "coverage"}, "Run": {"held", "counts"}, "Access": {"erased"}, "Verification": {"last"},
 		"TestReport": {"inspector", "delivery", "answer"},
 	} {
 		for _, property := range properties {

@@ -165,6 +165,7 @@ var (
 	StartReconciliation = Operation[startReconciliationInput, startReconciliationOutput]{"start-reconciliation"}
 	ListFindings        = Operation[listFindingsInput, Listed[suppressions.Finding]]{"list-findings"}
 	ResolveFinding      = Operation[resolveFindingInput, resolveFindingOutput]{"resolve-finding"}
+	ResolveFindings     = Operation[resolveFindingsInput, resolveFindingsOutput]{"resolve-findings"}
 	ListTokens          = Operation[listTokensInput, Listed[schema.Token]]{"list-tokens"}
 	CreateToken         = Operation[createTokenInput, createTokenOutput]{"create-token"}
 	RevokeToken         = Operation[revokeTokenInput, struct{}]{"revoke-token"}

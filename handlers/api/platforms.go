@@ -10,7 +10,6 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
-	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/reconciler"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/suppressions"
 )
@@ -19,7 +18,7 @@ func (a *api) platformRoutes() {
 	tags := []string{"Platforms"}
 	register(a, huma.Operation{
 		OperationID: "list-platforms", Method: http.MethodGet, Path: "/v1/platforms", Tags: tags,
-		Summary: "List the connected platforms", Description: "Each with its policy, what it cannot do, and where it stands: what is unconfirmed, since when, what waits to be written, and what waits for a person.",
+		Summary: "List the connected platforms", Description: "Each with its policy, what can be read and written there, what it cannot do, and where it stands: what is unconfirmed, since when, what waits to be written, what waits for a person, and how many of our addresses it knows.",
 	}, a.listPlatforms)
 	register(a, huma.Operation{
 		OperationID: "get-platform", Method: http.MethodGet, Path: "/v1/platforms/{name}", Tags: tags,
@@ -52,39 +51,7 @@ func rawJSON() *huma.RequestBody {
 }
 
 // Platform is a platform's connection as the API shows it.
-type Platform struct {
-	suppressions.Policy
-
-	Title    string                `json:"title" doc:"As people write it."`
-	Cannot   []string              `json:"cannot" doc:"What the platform cannot do, each a sentence."`
-	Standing suppressions.Standing `json:"standing"`
-	Last     *suppressions.Run     `json:"last_run" doc:"The last reconciliation; null when there was none."`
-}
-
-func (a *api) describePlatform(ctx context.Context, p suppressions.Policy) (Platform, error) {
-	out := Platform{Policy: p, Cannot: []string{}}
-	out.ChangedAt = p.ChangedAt.UTC()
-	if known, err := platforms.Lookup(p.Platform); err == nil {
-		out.Title, out.Cannot = known.Title, append(out.Cannot, known.Caps.Cannot...)
-		readable := []domain.Channel{}
-		for _, c := range domain.Channels {
-			if known.Caps.Lists(c) {
-				readable = append(readable, c)
-			}
-		}
-		if out.Standing, err = suppressions.StandingOf(ctx, a.DB, p.Name, readable); err != nil {
-			return out, err
-		}
-	}
-	runs, err := suppressions.Runs(ctx, a.DB, suppressions.RunFilter{Platform: p.Name, Limit: 1})
-	if err != nil {
-		return out, err
-	}
-	if len(runs) > 0 {
-		out.Last = &runs[0]
-	}
-	return out, nil
-}
+type Platform = reconciler.Platform
 
 func (a *api) listPlatforms(ctx context.Context, in *struct{ Paging }) (*Listed[Platform], error) {
 	after, err := decodeCursor("platforms", in.Cursor)
@@ -100,7 +67,7 @@ func (a *api) listPlatforms(ctx context.Context, in *struct{ Paging }) (*Listed[
 		if p.Name <= after || len(items) > in.Limit {
 			continue
 		}
-		described, err := a.describePlatform(ctx, p)
+		described, err := a.Reconciler.Describe(ctx, p)
 		if err != nil {
 			return nil, err
 		}
@@ -124,7 +91,7 @@ func (a *api) getPlatform(ctx context.Context, in *PlatformInput) (*platformOutp
 	if err != nil {
 		return nil, err
 	}
-	described, err := a.describePlatform(ctx, p)
+	described, err := a.Reconciler.Describe(ctx, p)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +127,7 @@ func (a *api) putPlatform(ctx context.Context, in *putPlatformInput) (*platformO
 		return nil, err
 	}
 	p.Normalize()
-	described, err := a.describePlatform(ctx, suppressions.Policy{PlatformPolicy: p, Version: version, ChangedAt: a.Clock(), ChangedBy: PrincipalOf(ctx).Name})
+	described, err := a.Reconciler.Describe(ctx, suppressions.Policy{PlatformPolicy: p, Version: version, ChangedAt: a.Clock(), ChangedBy: PrincipalOf(ctx).Name})
 	if err != nil {
 		return nil, err
 	}

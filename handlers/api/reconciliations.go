@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/google/uuid"
@@ -60,6 +61,12 @@ func (a *api) reconciliationRoutes() {
 		Description: "Does what the action says, and records who decided and why. What is to be written to the platform leaves within seconds. To resubscribe somebody there, or to record an opt-in, evidence is required; it is kept sealed.",
 		Errors:      []int{http.StatusBadRequest, http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity},
 	}, a.resolveFinding)
+	register(a, huma.Operation{
+		OperationID: "resolve-findings", Method: http.MethodPost, Path: "/v1/findings/resolutions", Tags: tags,
+		Summary:     "Decide alike on all open findings of one class",
+		Description: "Does the same about each, as if it had been decided on alone, up to a thousand in a request: call again while more is true. Only actions that let nobody be written to can be taken so: " + strings.Join(reconciler.Alike, ", ") + ".",
+		Errors:      []int{http.StatusBadRequest, http.StatusUnprocessableEntity},
+	}, a.resolveFindings)
 }
 
 type listReconciliationsInput struct {
@@ -174,6 +181,7 @@ type listFindingsInput struct {
 	Paging
 
 	Platform string `query:"platform" maxLength:"128" doc:"Only this connection's."`
+	Class    string `query:"class" maxLength:"64" doc:"Only those of this class."`
 	State    string `query:"state" enum:"open,resolved" doc:"Only those in this state."`
 	Run      string `query:"run" doc:"Only those that this reconciliation raised."`
 	Profile  string `query:"profile" doc:"Only those about this person."`
@@ -184,7 +192,7 @@ func (a *api) listFindings(ctx context.Context, in *listFindingsInput) (*Listed[
 	if err != nil {
 		return nil, err
 	}
-	f := suppressions.FindingFilter{Platform: in.Platform, State: in.State, After: after, Limit: in.Limit + 1}
+	f := suppressions.FindingFilter{Platform: in.Platform, Class: in.Class, State: in.State, After: after, Limit: in.Limit + 1}
 	if f.Run, err = parseUUID("query.run", in.Run); err != nil {
 		return nil, err
 	}
@@ -233,4 +241,29 @@ func (a *api) resolveFinding(ctx context.Context, in *resolveFindingInput) (*res
 		return nil, fmt.Errorf("finding: %w", err)
 	}
 	return &resolveFindingOutput{Body: ResolvedFinding{ID: in.uuid(), Action: in.Body.Action, State: "resolved"}}, nil
+}
+
+type resolveFindingsInput struct {
+	Body struct {
+		Platform string `json:"platform" minLength:"1" maxLength:"128" doc:"Name of the connection."`
+		Class    string `json:"class" minLength:"1" maxLength:"64" doc:"Class of the findings."`
+		Action   string `json:"action" minLength:"1" maxLength:"64" doc:"What is done about each of them."`
+		Reason   string `json:"reason" minLength:"1" maxLength:"2000" doc:"Why, in words."`
+	}
+}
+
+// ResolvedFindings says on how many was decided.
+type ResolvedFindings struct {
+	Resolved int  `json:"resolved"`
+	More     bool `json:"more" doc:"There are others still."`
+}
+
+type resolveFindingsOutput struct{ Body ResolvedFindings }
+
+func (a *api) resolveFindings(ctx context.Context, in *resolveFindingsInput) (*resolveFindingsOutput, error) {
+	n, more, err := a.Reconciler.ResolveAlike(ctx, in.Body.Platform, in.Body.Class, reconciler.Resolution{Action: in.Body.Action, Reason: in.Body.Reason, Actor: PrincipalOf(ctx).Name})
+	if err != nil {
+		return nil, fmt.Errorf("findings: %w", err)
+	}
+	return &resolveFindingsOutput{Body: ResolvedFindings{Resolved: n, More: more}}, nil
 }

@@ -146,6 +146,7 @@ var routes = map[string]route{
 	"POST /reconciliation/{id}/stop":                    {api.StopRun.ID, (*console).stopRun},
 	"GET /findings":                                     {api.ListFindings.ID, (*console).listFindings},
 	"POST /findings/{id}/resolve":                       {api.ResolveFinding.ID, (*console).resolveFinding},
+	"POST /findings/resolve":                            {api.ResolveFindings.ID, (*console).resolveFindings},
 	"GET /opt-outs":                                     {api.SumOptOuts.ID, (*console).listOptOuts},
 	"GET /policies":                                     {api.GetConsentPolicy.ID, (*console).showPolicies},
 	"POST /policies/consent":                            {api.PutConsentPolicy.ID, (*console).putConsentPolicy},

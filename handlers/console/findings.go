@@ -1,14 +1,19 @@
 package console
 
 import (
+	"net/url"
 	"slices"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/api"
+	"github.com/dispatch-ledger/dispatch-ledger/handlers/reconciler"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/suppressions"
 )
 
 type findingsPage struct {
+	Kinds      []suppressions.Kind // what waits, by platform and class
+	Alike      []choice            // what can be decided of all that are chosen at once; they are of one platform and class
+	Waiting    int64               // of these
 	Items      []finding
 	Next       *string
 	Filter     map[string]string
@@ -20,6 +25,11 @@ type findingsPage struct {
 type finding struct {
 	suppressions.Finding
 	Choices []choice
+}
+
+// TakesEvidence reports whether one of the choices takes evidence.
+func (f finding) TakesEvidence() bool {
+	return slices.ContainsFunc(f.Choices, func(c choice) bool { return c.Evidence })
 }
 
 // choice is one way to decide.
@@ -49,6 +59,7 @@ func (c *console) listFindings(v *visit) error {
 	if in.State = one(v, "state", []string{"open", "resolved"}); in.State == "" && v.value("state") != "any" {
 		in.State = "open"
 	}
+	in.Class = v.value("class")
 	if v.wantsCSV() {
 		return export(v, c, "findings", api.ListFindings, in, &in.Paging)
 	}
@@ -56,7 +67,10 @@ func (c *console) listFindings(v *visit) error {
 	if err != nil {
 		return err
 	}
-	p := findingsPage{Next: out.Body.Next, Filter: map[string]string{"platform": in.Platform, "profile": in.Profile, "run": in.Run, "state": in.State}, MayResolve: v.may(api.ResolveFinding.ID)}
+	p := findingsPage{Next: out.Body.Next, Filter: map[string]string{"platform": in.Platform, "profile": in.Profile, "run": in.Run, "state": in.State, "class": in.Class}, MayResolve: v.may(api.ResolveFinding.ID)}
+	if p.Kinds, err = suppressions.Kinds(ctx, c.DB); err != nil {
+		return err
+	}
 	for _, f := range out.Body.Items {
 		item := finding{Finding: f}
 		for _, action := range f.Actions {
@@ -68,6 +82,7 @@ func (c *console) listFindings(v *visit) error {
 		}
 		p.Items = append(p.Items, item)
 	}
+	p.together(in.State == "open" && in.Platform != "" && in.Class != "" && in.Run == "" && in.Profile == "")
 	all := api.ListPlatforms.In()
 	all.Limit = 500
 	platforms, err := api.ListPlatforms.Call(ctx, c.Service, v.who, all)
@@ -81,6 +96,43 @@ func (c *console) listFindings(v *visit) error {
 		p.Platforms = append(p.Platforms, in.Platform)
 	}
 	return c.page(v, "findings", "To be decided", p)
+}
+
+// together offers to decide alike on all findings of one platform and class, where that is what is shown, and more than one waits.
+func (p *findingsPage) together(shown bool) {
+	if !shown || len(p.Items) == 0 {
+		return
+	}
+	for _, k := range p.Kinds {
+		if k.Platform == p.Items[0].Platform && k.Class == p.Items[0].Class {
+			p.Waiting = k.Open
+		}
+	}
+	if p.Waiting < 2 {
+		return
+	}
+	for _, ch := range p.Items[0].Choices {
+		if slices.Contains(reconciler.Alike, ch.Action) {
+			p.Alike = append(p.Alike, ch)
+		}
+	}
+}
+
+// resolveFindings decides alike on all that wait of one class on one platform.
+func (c *console) resolveFindings(v *visit) error {
+	in := api.ResolveFindings.In()
+	in.Body.Platform, in.Body.Class, in.Body.Action, in.Body.Reason = v.value("platform"), v.value("class"), v.value("action"), v.value("reason")
+	if in.Body.Action == "" || in.Body.Reason == "" {
+		return needsReason()
+	}
+	out, err := api.ResolveFindings.Call(v.r.Context(), c.Service, v.who, in)
+	if err != nil {
+		return err
+	}
+	if out.Body.More {
+		return v.back("/findings?"+url.Values{"platform": {in.Body.Platform}, "class": {in.Body.Class}}.Encode(), "resolved_some")
+	}
+	return v.back("/findings", "resolved_alike")
 }
 
 func (c *console) resolveFinding(v *visit) error {

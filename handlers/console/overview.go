@@ -137,7 +137,7 @@ func (c *console) waitingForPeople(v *visit, p *overviewPage) error {
 		if err != nil {
 			return err
 		}
-		p.Drift = driftOf(out.Body.Items)
+		p.Drift = driftOf("every platform", out.Body.Items)
 	}
 	if v.may(api.ListProposals.ID) {
 		in := api.ListProposals.In()

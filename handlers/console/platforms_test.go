@@ -107,6 +107,39 @@ func TestDecidingInABrowser(t *testing.T) {
 	}
 }
 
+// What is of one kind is decided on at once, from the page that shows it alone.
+func TestDecidingAlikeOnThePage(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.furnish()
+	for range 2 {
+		h.record("reconciler", domain.FindingRaised{
+			ID: uuid.New(), Platform: "klaviyo", Run: h.runs["done"], Channel: domain.Email, Class: domain.LiftedThere, ProfileID: h.people[0], Count: 1, Explain: "Klaviyo lifted it.",
+			Action: domain.ActSuppressThere, Actions: []string{domain.ActSuppressThere, domain.ActRecordOptIn, domain.ActAcceptDivergent},
+		})
+	}
+	h.catchUp()
+	v := h.client(schema.RoleOperator)
+	if all := v.get("/findings").Body.String(); strings.Contains(all, "alike") || !strings.Contains(all, "/findings?platform=klaviyo&amp;class=lifted_there") {
+		t.Error("the page of all findings offers to decide alike, or does not lead to those of one kind")
+	}
+	page := v.get("/findings?platform=klaviyo&class=lifted_there").Body.String()
+	if !strings.Contains(page, "Decide on all 3 alike") || strings.Count(page, `value="record_opt_in"`) != 3 || strings.Count(page, `value="suppress_there"`) != 4 {
+		t.Errorf("the page of one kind: %s", page)
+	}
+	form := url.Values{"platform": {"klaviyo"}, "class": {"lifted_there"}, "action": {"record_opt_in"}, "reason": {"x"}}
+	if w := v.post("/findings/resolve", form); w.Code != http.StatusUnprocessableEntity {
+		t.Errorf("to opt all of them in: %d", w.Code)
+	}
+	form.Set("action", "suppress_there")
+	if w := v.post("/findings/resolve", form); w.Code != http.StatusSeeOther {
+		t.Errorf("to suppress all of them: %d %s", w.Code, w.Body)
+	}
+	if events := h.events(schema.Filter{Types: []string{"finding.resolved"}, Limit: 10}); len(events) != 3 || events[0].Actor != "the-operator" {
+		t.Errorf("recorded: %+v", events)
+	}
+}
+
 // Each form of the policies' page changes what it says, or says what is wrong with it.
 func TestPoliciesChange(t *testing.T) {
 	t.Parallel()

@@ -17,11 +17,17 @@ type reconciliationPage struct {
 	Platform  string // only this one's runs
 	Runs      []suppressions.Run
 	Next      *string
-	Drift     *chart
+	Drift     []drift
 	Open      int64 // findings that wait for a decision, on all platforms
 	Running   bool
 	MayStart  bool
 	MayDecide bool
+}
+
+// drift is how far one platform and we were apart, run by run.
+type drift struct {
+	Platform string
+	*chart
 }
 
 func (c *console) showReconciliation(v *visit) error {
@@ -42,33 +48,51 @@ func (c *console) showReconciliation(v *visit) error {
 		return err
 	}
 	p := reconciliationPage{
-		Platforms: platforms.Body.Items, Platform: in.Platform, Runs: runs.Body.Items, Next: runs.Body.Next, Drift: driftOf(runs.Body.Items),
+		Platforms: platforms.Body.Items, Platform: in.Platform, Runs: runs.Body.Items, Next: runs.Body.Next,
 		MayStart: v.may(api.StartReconciliation.ID), MayDecide: v.may(api.ListFindings.ID),
 	}
 	for _, connected := range p.Platforms {
 		p.Open += connected.Standing.Open
+		if p.Platform != "" && p.Platform != connected.Name {
+			continue
+		}
+		of := api.ListReconciliations.In()
+		of.Platform, of.Limit = connected.Name, runsPlotted
+		past, err := api.ListReconciliations.Call(ctx, c.Service, v.who, of)
+		if err != nil {
+			return err
+		}
+		if plot := driftOf(connected.Name, past.Body.Items); plot != nil {
+			p.Drift = append(p.Drift, drift{connected.Name, plot})
+		}
 	}
 	p.Running = slices.ContainsFunc(p.Runs, func(r suppressions.Run) bool { return r.FinishedAt == nil && r.Held == nil })
 	return c.page(v, "reconciliation", "Reconciliation", p)
 }
 
-// driftOf plots what each run found that differs, by what was done about it, the oldest first; nil before the second run.
-func driftOf(newestFirst []suppressions.Run) *chart {
+// driftOf plots what each of a platform's runs found that differs, by what was done about it, the oldest first; nil before the
+// second that found something. Runs that only report found what the next one finds again, and are left out.
+func driftOf(platform string, newestFirst []suppressions.Run) *chart {
 	runs := slices.Clone(newestFirst)
 	slices.Reverse(runs)
-	runs = slices.DeleteFunc(runs, func(r suppressions.Run) bool { return r.Counts == nil })
+	runs = slices.DeleteFunc(runs, func(r suppressions.Run) bool { return r.Counts == nil || r.Check })
 	if len(runs) < 2 {
 		return nil
 	}
-	plot := &chart{Title: "Differences that each run found, by what was done about them", Step: time.Hour}
+	plot := &chart{Title: "Differences that each run of " + platform + " found, by what was done about them", Step: time.Hour}
+	found := false
 	for _, kind := range []struct{ name, class, planned string }{
 		{"recorded here", "busy", "record"}, {"written there", "good", "push"}, {"lifted there", "warn", "lift"}, {"to be decided", "bad", "ask"},
 	} {
 		line := series{Name: kind.name, Class: kind.class}
 		for _, r := range runs {
 			line.Values = append(line.Values, float64(r.Counts.Planned[kind.planned]))
+			found = found || r.Counts.Planned[kind.planned] > 0
 		}
 		plot.Series = append(plot.Series, line)
+	}
+	if !found {
+		return nil
 	}
 	for _, r := range []suppressions.Run{runs[0], runs[len(runs)/2], runs[len(runs)-1]} {
 		plot.Labels = append(plot.Labels, r.StartedAt.UTC().Format("2 Jan 15:04"))

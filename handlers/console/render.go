@@ -331,6 +331,8 @@ var done = map[string]string{
 	"answered":         "Recorded. It holds from the moment that it was decided.",
 	"revealed":         "Shown to you this once. That you looked, and why, is in the ledger.",
 	"resolved":         "Decided. The resolution is recorded.",
+	"resolved_alike":   "Decided. Each resolution is recorded.",
+	"resolved_some":    "Decided on the first thousand, each recorded. There are more.",
 	"started":          "Started. A worker reads the platform's list now; this page follows it.",
 
 	"run_approved": "Approved. The run goes on with what it would change.",

@@ -87,6 +87,38 @@ func (s *Service) Resolve(ctx context.Context, id uuid.UUID, res Resolution) err
 	return err
 }
 
+// Alike are the actions that may be taken on many findings at once: none of them lets anybody be written to.
+var Alike = []string{domain.ActSuppressThere, domain.ActKeepSuppressed, domain.ActRecordOptOut, domain.ActTryAgain}
+
+// mostAlike bounds how many findings are decided on at once.
+const mostAlike = 1000
+
+// ResolveAlike does the same about every open finding of one class on one platform, up to a thousand of them. It gives how many it
+// decided on, and whether there are more. Those that somebody else decides on meanwhile are left to them. Errors: *domain.InvalidError
+// for an action that is not one of Alike, or not one of such findings; what was decided before an error stays.
+func (s *Service) ResolveAlike(ctx context.Context, platform, class string, res Resolution) (resolved int, more bool, err error) {
+	if !slices.Contains(Alike, res.Action) {
+		return 0, false, domain.Invalid("/action", "is %q; of many at once only these can be decided: %s. Decide on the others one by one", res.Action, strings.Join(Alike, ", "))
+	}
+	found, err := suppressions.Findings(ctx, s.DB, suppressions.FindingFilter{Platform: platform, Class: class, State: "open", Limit: mostAlike + 1})
+	if err != nil {
+		return 0, false, err
+	}
+	for i, f := range found {
+		if i == mostAlike {
+			return resolved, true, nil
+		}
+		switch err := s.Resolve(ctx, f.ID, res); {
+		case errors.Is(err, ErrResolved):
+		case err != nil:
+			return resolved, true, err
+		default:
+			resolved++
+		}
+	}
+	return resolved, false, nil
+}
+
 // intents are the actions that write to the platform.
 var intents = map[string]string{domain.ActResubscribe: domain.Resubscribe, domain.ActSuppressThere: domain.Suppress, domain.ActTryAgain: domain.Suppress}
 

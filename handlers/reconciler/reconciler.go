@@ -81,7 +81,7 @@ func New(c Config) (*Service, error) {
 		s.Sleep = sleep
 	}
 	if c.Registry != nil {
-		if err := s.metrics.register(c.Registry); err != nil {
+		if err := errors.Join(s.metrics.register(c.Registry), c.Registry.Register(&standings{service: s})); err != nil {
 			return nil, err
 		}
 	}

@@ -1,16 +1,22 @@
 package reconciler_test
 
 import (
+	"errors"
+	"maps"
+	"net/http"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/platformtest"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/simulator"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/reconciler"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/suppressions"
 )
 
 // address is what is known of a person's address.
@@ -103,6 +109,94 @@ func TestEveryPlatformsBouncesAreFacts(t *testing.T) {
 		if f := c.address(t, p); !f.Blocks() || f.ReportedBy != c.name {
 			t.Errorf("%s: the address that bounced is known as %+v (%v)", platform, f, c.sim.Suppressed(platformtest.Account, string(c.channel)))
 		}
+	}
+	w.verify(t)
+}
+
+// The metrics say where the platforms stand when they are asked, whichever process ran what, and say nothing of lists that nobody
+// can read.
+func TestWhereThePlatformsStandIsMeasured(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.connect(t, "klaviyo", nil, simulator.Options{})
+	closed := w.connect(t, "yotpo", nil, simulator.Options{})
+	known, out, again := c.person(), c.person(), c.person()
+	now := c.clock.Now()
+	c.decide(t, known, domain.OptedIn, now.Add(-time.Hour))
+	c.happen(t, known, simulator.Known, now.Add(-time.Hour))
+	c.decide(t, again, domain.OptedIn, now.Add(-time.Hour))
+	c.happen(t, again, simulator.Unsubscribed, now.Add(-2*time.Hour))
+	closed.decide(t, closed.person(), domain.OptedOut, now.Add(-time.Hour))
+	c.reconcile(t, reconciler.Request{})
+	closed.reconcile(t, reconciler.Request{})
+	c.clock.Advance(time.Hour)
+	c.decide(t, out, domain.OptedOut, c.clock.Now())
+	c.tell(t) // and no run since: nobody has read it back
+	c.clock.Advance(10 * time.Minute)
+
+	registry := prometheus.NewRegistry()
+	if _, err := reconciler.New(reconciler.Config{DB: w.ledger.DB(), Ledger: w.ledger, Vault: w.vault, HTTP: http.DefaultClient, Now: w.now, Registry: registry}); err != nil {
+		t.Fatal(err)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			got[family.GetName()+" "+m.GetLabel()[0].GetValue()] = m.GetGauge().GetValue()
+		}
+	}
+	want := map[string]float64{
+		"ledger_suppressions_unconfirmed " + c.name: 1, "ledger_suppressions_oldest_unconfirmed_seconds " + c.name: 600, "ledger_suppressions_waiting " + c.name: 0, "ledger_findings_open " + c.name: 1,
+		"ledger_reconciliation_coverage_ratio " + c.name: 1,
+		"ledger_suppressions_unconfirmed " + closed.name: 0, "ledger_suppressions_oldest_unconfirmed_seconds " + closed.name: 0, "ledger_suppressions_waiting " + closed.name: 0, "ledger_findings_open " + closed.name: 0,
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("the metrics are %v, want %v", got, want)
+	}
+	policy, err := suppressions.PolicyOf(t.Context(), w.ledger.DB(), closed.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err := w.service.Describe(t.Context(), policy); err != nil || len(p.Reads) != 0 || !slices.Equal(p.Writes, []domain.Channel{domain.SMS}) || p.Coverage != nil {
+		t.Errorf("a platform without a list is described as %+v, %v", p, err)
+	}
+}
+
+// What is of one kind is decided on at once, where that lets nobody be written to.
+func TestDecidingAlike(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.connect(t, "klaviyo", nil, simulator.Options{})
+	now := c.clock.Now()
+	for range 5 {
+		p := c.person()
+		c.happen(t, p, simulator.Unsubscribed, now.Add(-2*time.Hour))
+		c.decide(t, p, domain.OptedIn, now.Add(-time.Hour))
+	}
+	other := c.person()
+	c.decide(t, other, domain.OptedOut, now.Add(-3*time.Hour))
+	c.reconcile(t, reconciler.Request{})
+	c.clock.Advance(time.Hour)
+	c.happen(t, other, simulator.Resubscribed, c.clock.Now())
+	c.clock.Advance(time.Hour)
+	c.reconcile(t, reconciler.Request{Mode: reconciler.Full})
+	res := reconciler.Resolution{Action: domain.ActResubscribe, Reason: "all of them", Evidence: map[string]string{"form": "12"}, Actor: "carol"}
+	if n, _, err := c.service.ResolveAlike(t.Context(), c.name, domain.ResubscribedHere, res); !errors.Is(err, domain.ErrInvalid) || n != 0 {
+		t.Errorf("lifting all at once: %d, %v; want ErrInvalid", n, err)
+	}
+	res = reconciler.Resolution{Action: domain.ActKeepSuppressed, Reason: "the forms are lost", Actor: "carol"}
+	if n, more, err := c.service.ResolveAlike(t.Context(), c.name, domain.ResubscribedHere, res); err != nil || n != 5 || more {
+		t.Errorf("decided on %d, more %v, %v; want all 5", n, more, err)
+	}
+	open := c.open(t)
+	if _, still := open[domain.LiftedThere+" "+c.hash(other)]; !still || len(open) != 1 {
+		t.Errorf("open are %v, want the one of another kind", open)
+	}
+	if n, _, err := c.service.ResolveAlike(t.Context(), c.name, domain.ResubscribedHere, res); err != nil || n != 0 {
+		t.Errorf("again: %d, %v", n, err)
 	}
 	w.verify(t)
 }

@@ -541,34 +541,18 @@ func (s *Service) finish(ctx context.Context, l *link, r *run, outcome string, c
 	if err != nil {
 		return err
 	}
-	s.observe(finished, standing)
+	s.observe(finished)
 	s.Log.InfoContext(ctx, "reconciliation ended", slog.String("platform", r.platform), slog.String("outcome", finished.Outcome), slog.Int64("read", counts.Read),
 		slog.Any("differences", counts.Differences), slog.Float64("seconds", finished.Seconds))
 	return nil
 }
 
 // observe puts a run's end into the metrics.
-func (s *Service) observe(f domain.ReconciliationFinished, standing suppressions.Standing) {
+func (s *Service) observe(f domain.ReconciliationFinished) {
 	m := s.metrics
 	m.runs.WithLabelValues(f.Platform, f.Outcome).Inc()
 	for class, n := range f.Counts.Differences {
 		m.differences.WithLabelValues(f.Platform, class).Add(float64(n))
 	}
-	if f.Counts.Contacts > 0 {
-		m.coverage.WithLabelValues(f.Platform).Set(float64(f.Counts.KnownThere) / float64(f.Counts.Contacts))
-	}
 	m.last.WithLabelValues(f.Platform).Set(float64(s.Now().Unix()))
-	s.standing(f.Platform, standing)
-}
-
-// standing puts where a platform stands into the metrics.
-func (s *Service) standing(platform string, standing suppressions.Standing) {
-	s.metrics.unconfirmed.WithLabelValues(platform).Set(float64(standing.Unconfirmed))
-	s.metrics.open.WithLabelValues(platform).Set(float64(standing.Open))
-	s.metrics.waiting.WithLabelValues(platform).Set(float64(standing.Waiting))
-	age := 0.0
-	if standing.Oldest != nil {
-		age = s.Now().Sub(*standing.Oldest).Seconds()
-	}
-	s.metrics.oldest.WithLabelValues(platform).Set(age)
 }

@@ -185,6 +185,7 @@ const findingColumns = `id, platform, coalesce(run, '00000000-0000-0000-0000-000
 // FindingFilter selects findings. The zero value selects all.
 type FindingFilter struct {
 	Platform string
+	Class    string
 	State    string // open or resolved
 	Run      uuid.UUID
 	Profile  uuid.UUID
@@ -198,8 +199,32 @@ func Findings(ctx context.Context, q schema.Querier, f FindingFilter) ([]Finding
 		f.Limit = 50
 	}
 	return findings(ctx, q, `SELECT `+findingColumns+` FROM findings WHERE ($1 = '' OR platform = $1) AND ($2 = '' OR state = $2)
-		AND ($3 = '00000000-0000-0000-0000-000000000000'::uuid OR run = $3) AND ($4 = '00000000-0000-0000-0000-000000000000'::uuid OR profile_id = $4) AND position > $5
-		ORDER BY position, id LIMIT $6`, f.Platform, f.State, f.Run, f.Profile, f.After, f.Limit)
+		AND ($3 = '00000000-0000-0000-0000-000000000000'::uuid OR run = $3) AND ($4 = '00000000-0000-0000-0000-000000000000'::uuid OR profile_id = $4) AND position > $5 AND ($7 = '' OR class = $7)
+		ORDER BY position, id LIMIT $6`, f.Platform, f.State, f.Run, f.Profile, f.After, f.Limit, f.Class)
+}
+
+// Kind is how many findings of one class wait for a person on one platform.
+type Kind struct {
+	Platform, Class string
+	Open            int64
+}
+
+// Kinds counts what waits for a person, the most first.
+func Kinds(ctx context.Context, q schema.Querier) ([]Kind, error) {
+	rows, err := q.QueryContext(ctx, `SELECT platform, class, count(*) FROM findings WHERE state = 'open' GROUP BY platform, class ORDER BY count(*) DESC, platform, class`)
+	if err != nil {
+		return nil, fmt.Errorf("findings: %w", err)
+	}
+	defer rows.Close()
+	var out []Kind
+	for rows.Next() {
+		var k Kind
+		if err := rows.Scan(&k.Platform, &k.Class, &k.Open); err != nil {
+			return nil, fmt.Errorf("findings: %w", err)
+		}
+		out = append(out, k)
+	}
+	return out, rows.Err()
 }
 
 // FindingByID gives one finding. The error is schema.ErrNotFound.
@@ -300,6 +325,31 @@ func StandingOf(ctx context.Context, q schema.Querier, platform string, readable
 		return s, fmt.Errorf("platform %s: %w", platform, err)
 	}
 	return s, nil
+}
+
+// Coverage is how many of our addresses a platform knew when its list was last read whole.
+type Coverage struct {
+	KnownThere int64     `json:"known_there"`
+	Contacts   int64     `json:"contacts"` // addresses that we know
+	At         time.Time `json:"at"`       // when that run began
+}
+
+// Ratio is the share of our addresses that the platform knew.
+func (c Coverage) Ratio() float64 { return float64(c.KnownThere) / float64(max(c.Contacts, 1)) }
+
+// CoverageOf gives a platform's coverage, nil when its list was never read whole while we knew anybody.
+func CoverageOf(ctx context.Context, q schema.Querier, platform string) (*Coverage, error) {
+	var c Coverage
+	err := q.QueryRowContext(ctx, `SELECT (counts->>'known_there')::bigint, (counts->>'contacts')::bigint, started_at FROM reconciliation_runs
+		WHERE platform = $1 AND mode = 'full' AND state IN ('done', 'partial') AND (counts->>'contacts')::bigint > 0 ORDER BY position DESC LIMIT 1`, platform).Scan(&c.KnownThere, &c.Contacts, &c.At)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil //nolint:nilnil // there is none
+	}
+	if err != nil {
+		return nil, fmt.Errorf("platform %s: %w", platform, err)
+	}
+	c.At = c.At.UTC()
+	return &c, nil
 }
 
 const unconfirmed = `p.platform = $1 AND p.channel = ANY($2::text[]) AND p.intent = 'suppress' AND p.confirmed_at IS NULL AND p.status IN ('ordered', 'applied', 'unchanged', 'accepted', 'pending', 'failed')`
