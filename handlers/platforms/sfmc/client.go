@@ -355,6 +355,10 @@ func (c *Client) lookup(ctx context.Context, property string, values []string) (
 }
 
 // extension reads SMS opt-outs from the data extension, page by page. The cursor is the page's number.
+//
+// A row is of one keyword, where the query writes SubscriptionDefinitionID: joining another is no taking back of the opt-out from
+// this one. Who is in none of the rows may be in them in a moment, since a query that overwrites the extension empties it first: a
+// lifting is only what a row shows.
 func (c *Client) extension(ctx context.Context, q platforms.Query, yield func(platforms.Page, error) bool) {
 	number := 1
 	if q.Cursor != "" {
@@ -366,6 +370,8 @@ func (c *Client) extension(ctx context.Context, q platforms.Query, yield func(pl
 	}
 	for ; ; number++ {
 		var answer struct {
+			Size  int `json:"pageSize"` // as it was granted
+			Count int `json:"count"`    // of all rows
 			Items []struct {
 				Keys   map[string]string `json:"keys"`
 				Values map[string]string `json:"values"`
@@ -379,7 +385,12 @@ func (c *Client) extension(ctx context.Context, q platforms.Query, yield func(pl
 			yield(platforms.Page{}, err)
 			return
 		}
-		page := platforms.Page{Done: len(answer.Items) < rowsetPage, Complete: q.Full, Next: platforms.Cursor(strconv.Itoa(number + 1))}
+		size := rowsetPage
+		if answer.Size > 0 {
+			size = answer.Size
+		}
+		done := len(answer.Items) < size || answer.Count > 0 && number*size >= answer.Count
+		page := platforms.Page{Done: done, Next: platforms.Cursor(strconv.Itoa(number + 1))}
 		if page.Done {
 			page.Next = ""
 		}
@@ -398,6 +409,9 @@ func (c *Client) extension(ctx context.Context, q platforms.Query, yield func(pl
 				Addr: platforms.DigitsAddress(field["mobilenumber"]), NativeKey: field["subscriberkey"], State: platforms.Suppressed,
 				Scope: platforms.Scope{Kind: platforms.Global}, ObservedAt: c.Now(),
 				Facts: []platforms.Fact{{Reason: platforms.Unsubscribed, Native: "OptOutStatusID " + field["optoutstatusid"], At: at, Precision: precision}},
+			}
+			if keyword := field["subscriptiondefinitionid"]; keyword != "" {
+				record.Scope = platforms.Scope{Kind: platforms.List, ID: keyword}
 			}
 			if in, _ := platforms.ParseTime(field["optindate"], central); in.After(at) {
 				record.State, record.Facts[0].Reason, record.Facts[0].At = platforms.Cleared, platforms.Resubscribed, in

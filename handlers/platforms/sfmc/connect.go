@@ -8,7 +8,7 @@ var needs = []platforms.Need{
 	{Name: "subdomain", Optional: true, Doc: "the first part of the Authentication Base URI, 28 characters starting with mc; needed unless an url is given"},
 	{Name: "account_id", Optional: true, Doc: "MID of the business unit; by default the package's own"},
 	{Name: "key_is_email", Optional: true, Doc: "true when the account's subscriber keys are email addresses"},
-	{Name: "sms_extension", Optional: true, Doc: "external key of a data extension that a scheduled query over _SMSSubscriptionLog fills; without it SMS opt-outs are not read"},
+	{Name: "sms_extension", Optional: true, Doc: "external key of a data extension that a scheduled query over _SMSSubscriptionLog fills with MobileNumber, OptOutDate, OptInDate and, to keep keywords apart, SubscriptionDefinitionID; without it SMS opt-outs are not read"},
 	{Name: "signature_key", Secret: true, Optional: true, Doc: "of the event notification callback, as it was shown once"},
 }
 

@@ -110,7 +110,7 @@ func recipient(n platforms.Node) {
 	}
 }
 
-var digits = regexp.MustCompile(`^\+?[1-9]\d{6,14}$`)
+var digits = regexp.MustCompile(`^\+?[1-9]\d{7,14}$`)
 
 func email(n platforms.Node) {
 	if text, ok := n.Filled(); ok {

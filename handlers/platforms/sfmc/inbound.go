@@ -1,6 +1,7 @@
 package sfmc
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -67,9 +68,11 @@ func (in Inbound) Decode(h http.Header, body []byte) ([]platforms.Record, error)
 			} `json:"composite"`
 			Info struct { // "Info" too: encoding/json does not mind
 				To         string `json:"to"`
-				Key        string `json:"contactKey"`
+				Key        string `json:"subscriberKey"`
+				Contact    string `json:"contactKey"`
 				MessageKey string `json:"messageKey"`
 				Reason     string `json:"reason"`
+				Code       any    `json:"statusCode"` // documented as text, and shown as a number elsewhere
 				Status     string `json:"statusMessage"`
 				Bounce     string `json:"bounceType"`
 				Category   string `json:"bounceCategory"`
@@ -88,7 +91,11 @@ func (in Inbound) Decode(h http.Header, body []byte) ([]platforms.Record, error)
 				reason = platforms.HardBounce
 			}
 		case "TransactionalSendEvents.EmailNotSent":
-			reason, native = platforms.Unknown, strings.TrimSpace(event.Info.Reason+" "+event.Info.Status)
+			var about bool
+			if reason, about = notSent(fmt.Sprint(event.Info.Code)); !about {
+				continue
+			}
+			native = strings.TrimSpace(event.Info.Reason + " " + event.Info.Status)
 		case "TransactionalSendEvents.SmsBounced":
 			channel, reason = domain.SMS, platforms.SoftBounce
 		default:
@@ -100,12 +107,29 @@ func (in Inbound) Decode(h http.Header, body []byte) ([]platforms.Record, error)
 		}
 		digest := sha256.Sum256(one) // no key is given: the entry itself is
 		records = append(records, platforms.Record{
-			Addr: addr, NativeKey: event.Info.Key, State: platforms.Suppressed, Scope: platforms.Scope{Kind: platforms.Global}, ObservedAt: in.Now(),
+			Addr: addr, NativeKey: cmp.Or(event.Info.Key, event.Info.Contact), State: platforms.Suppressed, Scope: platforms.Scope{Kind: platforms.Global}, ObservedAt: in.Now(),
 			Facts:    []platforms.Fact{{Reason: reason, Native: native, At: time.UnixMilli(event.Timestamp).UTC(), Precision: platforms.Exact}},
 			EventKey: base64.RawURLEncoding.EncodeToString(digest[:18]), DeliveryID: event.Info.MessageKey, Raw: one,
 		})
 	}
 	return records, nil
+}
+
+// notSent reads a subscriber error code: why Marketing Cloud did not send. about is false for what is wrong with the request rather
+// than with writing to the person.
+//
+// That somebody is unsubscribed there is no opt-out of this moment: since when, only the list says, and they may have agreed here
+// since. It counts as a suppression for a reason that is not known until the list is read.
+func notSent(code string) (reason platforms.Reason, about bool) {
+	switch code {
+	case "2":
+		return platforms.Held, true
+	case "5":
+		return platforms.InvalidAddress, true
+	case "4", "6", "7", "8", "9", "10", "11", "12", "13", "14": // keys, attributes and addresses that are missing or do not match
+		return "", false
+	}
+	return platforms.Unknown, true // 1 and 3 are unsubscribed, here or in the partner's system
 }
 
 // columns are the headings of the All Subscribers export and of data views. Their times are Central.

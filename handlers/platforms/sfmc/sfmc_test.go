@@ -5,8 +5,11 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"io"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -354,6 +357,76 @@ func TestTenantOf(t *testing.T) {
 	for _, bad := range []string{"", "mc", "evil.example/x", subdomain + ".evil"} {
 		if _, err := sfmc.TenantOf(bad); err == nil {
 			t.Errorf("TenantOf(%q) takes it", bad)
+		}
+	}
+}
+
+// canned answers the calls of the data extension, page by page, and gives a token to whoever asks.
+type canned []string
+
+// RoundTrip implements http.RoundTripper.
+func (c canned) RoundTrip(r *http.Request) (*http.Response, error) {
+	body := `{"access_token":"t","expires_in":1079}`
+	if page, err := strconv.Atoi(r.URL.Query().Get("$page")); err == nil {
+		body = `{"items":[]}`
+		if page <= len(c) {
+			body = c[page-1]
+		}
+	}
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
+}
+
+// The extension is read to its end when fewer rows are granted than were asked for; joining one keyword takes no opt-out from another
+// back; and who is in no row is not taken to be lifted: the query may be filling it at this moment.
+func TestTextsAreReadByKeyword(t *testing.T) {
+	t.Parallel()
+	row := func(keyword, out, in string) string {
+		return `{"keys":{"mobilenumber":"61400000001"},"values":{"subscriptiondefinitionid":"` + keyword + `","optoutdate":"` + out + `","optindate":"` + in + `","optoutstatusid":"1"}}`
+	}
+	pages := canned{
+		`{"pageSize":2,"page":1,"count":3,"items":[` + row("NEWS", "5/1/2026 9:00:00 AM", "4/1/2026 9:00:00 AM") + `,` + row("VIP", "5/1/2026 9:00:00 AM", "5/2/2026 9:00:00 AM") + `]}`,
+		`{"pageSize":2,"page":2,"count":3,"items":[` + row("", "5/3/2026 9:00:00 AM", "") + `]}`,
+	}
+	tenant := sfmc.Tenant{Auth: "https://auth.test", REST: "https://rest.test", SOAP: "https://soap.test"}
+	client := sfmc.NewClient(sfmc.Config{HTTP: &http.Client{Transport: pages}, Tenant: tenant, ClientID: "id", ClientSecret: "s", Now: time.Now, SMSExtension: "texts"})
+	var got []string
+	for page, err := range client.Suppressions(t.Context(), platforms.Query{Channel: domain.SMS, Full: true}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if page.Complete {
+			t.Error("who is in no row is taken to be lifted")
+		}
+		for _, r := range page.Records {
+			got = append(got, strings.Join([]string{string(r.Scope.Kind), r.Scope.ID, string(r.State), r.Addr.Value, r.Facts[0].At.Format(time.DateTime)}, " "))
+		}
+	}
+	want := []string{
+		"list NEWS suppressed +61400000001 2026-05-01 15:00:00", "list VIP cleared +61400000001 2026-05-02 15:00:00", "global  suppressed +61400000001 2026-05-03 15:00:00",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("read\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// What was not sent says something of the person where the code does, and never that they opted out just now.
+func TestWhatWasNotSent(t *testing.T) {
+	t.Parallel()
+	in := sfmc.Inbound{Key: "s1gnature", Now: platformtest.NewClock().Now}
+	for code, want := range map[string]platforms.Reason{`"1"`: platforms.Unknown, `"2"`: platforms.Held, `3`: platforms.Unknown, `"5"`: platforms.InvalidAddress, `"10"`: "", `24`: platforms.Unknown, `null`: platforms.Unknown} {
+		body := `[{"eventCategoryType":"TransactionalSendEvents.EmailNotSent","timestampUTC":1591407815000,"info":{"to":"ada@example.test","subscriberKey":"cust-42","statusCode":` + code + `,"statusMessage":"why"}}]`
+		mac := hmac.New(sha256.New, []byte("s1gnature"))
+		mac.Write([]byte(body))
+		records, err := in.Decode(http.Header{"X-Sfmc-Ens-Signature": {base64.StdEncoding.EncodeToString(mac.Sum(nil))}}, []byte(body))
+		switch {
+		case err != nil:
+			t.Errorf("%s: %v", code, err)
+		case want == "":
+			if len(records) > 0 {
+				t.Errorf("%s: %+v, want nothing of the person", code, records)
+			}
+		case len(records) != 1 || records[0].Facts[0].Reason != want || records[0].NativeKey != "cust-42" || want.Class() == platforms.ConsentClass:
+			t.Errorf("%s: %+v, want %s", code, records, want)
 		}
 	}
 }

@@ -541,6 +541,9 @@ func (s *Simulator) Happen(f simulator.Fact) error {
 	at = at.UTC().Truncate(time.Second)
 	if a != nil && f.Channel == "sms" {
 		row := map[string]string{"subscriberkey": "sms-" + f.Address, "mobilenumber": strings.TrimPrefix(f.Address, "+"), "optoutdate": "", "optindate": ""}
+		if f.List != "" {
+			row["subscriptiondefinitionid"] = f.List
+		}
 		stamp := at.Add(-6 * time.Hour).Format("1/2/2006 3:04:05 PM") // Central, without a mark
 		switch f.What {
 		case simulator.Known, simulator.Resubscribed:
@@ -549,6 +552,14 @@ func (s *Simulator) Happen(f simulator.Fact) error {
 			row["optoutdate"], row["optoutstatusid"] = stamp, "1"
 		default:
 			return fmt.Errorf("%w: %q on sms", simulator.ErrFact, f.What)
+		}
+		for _, before := range slices.Backward(a.texts) {
+			if before["mobilenumber"] == row["mobilenumber"] && before["subscriptiondefinitionid"] == f.List {
+				if (before["optoutdate"] == "") == (row["optoutdate"] == "") {
+					return nil // of those who opt out twice, only the first time is logged
+				}
+				break
+			}
 		}
 		a.texts = append(a.texts, row)
 		return nil
