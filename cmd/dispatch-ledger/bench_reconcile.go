@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -135,8 +136,7 @@ func (st *store) benchReconcile(ctx context.Context, b *benchReconcile) error {
 	svc, err := reconciler.New(reconciler.Config{
 		DB: st.db, Ledger: st.ledger, Vault: st.vault, HTTP: &http.Client{Transport: b}, Now: time.Now, Log: st.log, Entered: phases.enter,
 		Settle: func(ctx context.Context) error {
-			defer phases.enter(phases.at)
-			phases.enter("settle")
+			defer phases.settling()()
 			return st.catchUpLists(ctx)
 		},
 		Sleep: func(context.Context, time.Duration) error { return nil },
@@ -191,7 +191,8 @@ func (st *store) benchReconcile(ctx context.Context, b *benchReconcile) error {
 type benchPhases struct {
 	st       *store
 	platform *atomic.Int64 // nanoseconds that went into being the platform
-	at       string        // the phase that is under way; empty: none
+	mu       sync.Mutex
+	at       string // the phase that is under way; empty: none; guarded by mu, as all below it
 	since    time.Time
 	spent    cpu
 	served   time.Duration
@@ -200,13 +201,35 @@ type benchPhases struct {
 }
 
 func (p *benchPhases) begin() {
+	p.mu.Lock()
 	clear(p.took)
 	p.order, p.at = nil, ""
+	p.mu.Unlock()
 	p.enter("start")
+}
+
+// settling makes of the projections' catching up a phase of its own, until what it gives is called; but for what they do while a run
+// records, which goes on meanwhile.
+func (p *benchPhases) settling() (done func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.at == "record" {
+		return func() {}
+	}
+	phase := p.at
+	p.move("settle")
+	return func() { p.enter(phase) }
 }
 
 // enter ends the phase that is under way and begins another.
 func (p *benchPhases) enter(phase string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.move(phase)
+}
+
+// move is enter, with mu held.
+func (p *benchPhases) move(phase string) {
 	spent, err := p.st.spent(context.Background())
 	if err != nil {
 		p.st.log.Warn("the processor's time is not known", slog.Any("error", err))

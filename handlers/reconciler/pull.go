@@ -111,18 +111,12 @@ func (s *Service) retry(err error, failures int) (time.Duration, bool) {
 // stageRows is how many rows of pages that have come already are committed together.
 const stageRows = 5000
 
-// staged is a page and what it says.
-type staged struct {
-	platforms.Page
-
-	rows []suppressions.Row
-}
-
-// pages reads on from the run's cursor to the end of the channel's list. One page is read while the one before it is
-// committed; where they come faster than that, several are committed together, with the cursor that follows the last.
+// pages reads on from the run's cursor to the end of the channel's list. Pages are read while those before them are hashed and
+// committed, two of them ahead; where they come faster than that, several are committed together, with the cursor that follows
+// the last.
 func (s *Service) pages(ctx context.Context, l *link, r *run, source platforms.Source, query platforms.Query, came func()) error {
 	reading, stop := context.WithCancel(ctx)
-	read := make(chan staged, 2)
+	read := make(chan platforms.Page, 2)
 	var failed error // the platform's; set before read is closed
 	go func() {
 		defer close(read)
@@ -132,7 +126,7 @@ func (s *Service) pages(ctx context.Context, l *link, r *run, source platforms.S
 				return
 			}
 			select {
-			case read <- staged{page, s.rows(l, query.Channel, page.Records)}:
+			case read <- page:
 			case <-reading.Done():
 				return
 			}
@@ -146,56 +140,71 @@ func (s *Service) pages(ctx context.Context, l *link, r *run, source platforms.S
 		for range read { // whoever reads has ended when this does
 		}
 	}()
-	var pages []staged
-	rows := 0
+	var come gathered
+	commit := func() error {
+		if come.pages == 0 {
+			return nil
+		}
+		if err := s.commitPages(ctx, r, query.Channel, &come); err != nil {
+			return err
+		}
+		come = gathered{rows: come.rows[:0]}
+		came()
+		return nil
+	}
 	for page := range read {
-		pages, rows = append(pages, page), rows+len(page.rows)
-		if rows < stageRows && len(read) > 0 {
+		come.add(&page, s.rows(l, query.Channel, page.Records))
+		if len(come.rows) < stageRows && len(read) > 0 {
 			continue
 		}
-		if err := s.commitPages(ctx, r, query.Channel, pages); err != nil {
+		if err := commit(); err != nil {
 			return err
 		}
-		pages, rows = pages[:0], 0
-		came()
 	}
-	if len(pages) > 0 {
-		if err := s.commitPages(ctx, r, query.Channel, pages); err != nil {
-			return err
-		}
-		came()
+	if err := commit(); err != nil {
+		return err
 	}
 	return errors.Join(failed, ctx.Err())
 }
 
-func (s *Service) commitPages(ctx context.Context, r *run, channel domain.Channel, pages []staged) error {
+// gathered is what several pages say.
+type gathered struct {
+	pages   int
+	records int
+	rows    []suppressions.Row
+	partial bool   // one of them comes from a list that is not complete
+	next    string // the cursor that follows the last
+}
+
+func (g *gathered) add(page *platforms.Page, rows []suppressions.Row) {
+	g.pages++
+	g.records += len(page.Records)
+	g.rows = append(g.rows, rows...)
+	g.partial = g.partial || !page.Complete
+	g.next = string(page.Next)
+}
+
+func (s *Service) commitPages(ctx context.Context, r *run, channel domain.Channel, come *gathered) error {
 	tx, err := s.DB.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback()
-	read := 0
-	var rows []suppressions.Row
-	for i := range pages {
-		read += len(pages[i].Records)
-		rows = append(rows, pages[i].rows...)
-		if !pages[i].Complete && !slices.Contains(r.partial, string(channel)) {
-			r.partial = append(r.partial, string(channel))
-		}
+	if come.partial && !slices.Contains(r.partial, string(channel)) {
+		r.partial = append(r.partial, string(channel))
 	}
-	if err := suppressions.Stage(ctx, tx, r.id, channel, r.staged, rows); err != nil {
+	if err := suppressions.Stage(ctx, tx, r.id, channel, r.staged, come.rows); err != nil {
 		return err
 	}
-	next := string(pages[len(pages)-1].Next)
 	err = tx.QueryRowContext(ctx, `UPDATE reconciliations SET staged = staged + $2, "read" = "read" + $3, cursor = $4, partial = $5 WHERE id = $1 RETURNING staged, "read"`,
-		r.id, len(rows), read, next, pq.Array(r.partial)).Scan(&r.staged, &r.read)
+		r.id, len(come.rows), come.records, come.next, pq.Array(r.partial)).Scan(&r.staged, &r.read)
 	if err != nil {
 		return err
 	}
 	if err := tx.Commit(); err != nil {
 		return err
 	}
-	r.cursor = next
+	r.cursor = come.next
 	return nil
 }
 

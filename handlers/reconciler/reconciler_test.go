@@ -1,10 +1,12 @@
 package reconciler_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -326,4 +328,55 @@ func TestPlatformsInTrouble(t *testing.T) {
 	if r := c.run(t, id); r.State != domain.RunFailed || r.Error == nil {
 		t.Errorf("the run ended %s, error %v", r.State, r.Error)
 	}
+}
+
+// Of a list that has much to say, the projections take in the beginning while the rest of it is recorded. Each entry is recorded once.
+func TestALongListIsProjectedAsItIsRecorded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.connect(t, "klaviyo", nil, simulator.Options{})
+	const lists = 300 // each gives an event of its own
+	for i := range lists {
+		p := c.person()
+		fact := simulator.Fact{Account: platformtest.Account, Channel: string(c.channel), Address: p.address, What: simulator.Unsubscribed, List: fmt.Sprintf("list %d", i), At: c.clock.Now().Add(-time.Hour)}
+		if err := c.sim.Happen(fact); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var during atomic.Int64 // how often the projections were brought up while news was recorded
+	var phase atomic.Value
+	cfg := c.service.Config
+	cfg.Entered = func(p string) { phase.Store(p) }
+	cfg.Settle = func(ctx context.Context) error {
+		if phase.Load() == "record" {
+			during.Add(1)
+		}
+		return c.settle(ctx)
+	}
+	service, err := reconciler.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.service = service
+	for run, want := range []int{lists, 0} {
+		before := c.entries(t)
+		c.reconcile(t, reconciler.Request{Mode: reconciler.Full})
+		if got := c.entries(t) - before; got != want {
+			t.Errorf("run %d recorded %d entries, want %d", run, got, want)
+		}
+	}
+	if during.Load() == 0 {
+		t.Error("nothing was projected while the list was recorded")
+	}
+	c.verify(t)
+}
+
+// entries counts what the ledger says of the entries of lists.
+func (c *connected) entries(t testing.TB) (n int) {
+	t.Helper()
+	err := c.ledger.DB().QueryRowContext(t.Context(), `SELECT coalesce(sum(json_array_length(data->'entries')), 0) FROM events WHERE type IN ('suppression.seen', 'suppression.lifted')`).Scan(&n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }

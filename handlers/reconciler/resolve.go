@@ -49,11 +49,14 @@ func (r *run) via() string {
 	return domain.ViaList
 }
 
-// recordNews records what the list says that it did not say before, many addresses to an event. The next are read while the
-// ones before are appended.
+// settleAfter is how many events of a run's news are appended before the projections are brought up to them meanwhile.
+const settleAfter = 64
+
+// recordNews records what the list says that it did not say before, many addresses to an event. The next are read, and where
+// there are many the projections follow, while the ones before are appended.
 func (s *Service) recordNews(ctx context.Context, _ *link, r *run) error {
 	group, ctx := errgroup.WithContext(ctx)
-	read := make(chan item, 16)
+	read, settle := make(chan item, 16), make(chan struct{}, 1)
 	group.Go(func() error {
 		defer close(read)
 		return s.readNews(ctx, r, func(it item) error {
@@ -66,13 +69,30 @@ func (s *Service) recordNews(ctx context.Context, _ *link, r *run) error {
 		})
 	})
 	group.Go(func() error {
+		for range settle {
+			if err := s.Settle(ctx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	group.Go(func() error {
+		defer close(settle)
 		var batch []item
+		unsettled := 0
 		for it := range read {
 			if batch = append(batch, it); len(batch) < 16 && len(read) > 0 {
 				continue
 			}
 			if err := s.record(ctx, r.actor, r.readUntil, batch); err != nil {
 				return err
+			}
+			if unsettled += len(batch); unsettled >= settleAfter {
+				select {
+				case settle <- struct{}{}:
+					unsettled = 0
+				default: // it has not come to the ones before
+				}
 			}
 			batch = batch[:0]
 		}

@@ -1,6 +1,5 @@
 -- For readers alone: the events are applied by primary key.
 
-CREATE INDEX listed_hash ON listed (channel, hash);
 CREATE INDEX pushes_unconfirmed ON pushes (platform, channel, decided_at) WHERE confirmed_at IS NULL;
 CREATE INDEX pushes_profile ON pushes (profile_id);
 CREATE INDEX reach_profile ON reach (profile_id, channel);

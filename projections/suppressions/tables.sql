@@ -15,7 +15,7 @@ CREATE TABLE listed (
     seen_at   timestamptz      NOT NULL, -- by ours
     via       text COLLATE "C" NOT NULL,
     position  bigint           NOT NULL,
-    PRIMARY KEY (platform, channel, scope, hash)
+    PRIMARY KEY (hash, channel, platform, scope) -- by what tells rows apart, so that it serves whoever has a hash alone too
 );
 
 CREATE TABLE pushes (
