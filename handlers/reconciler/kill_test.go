@@ -20,12 +20,10 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"github.com/google/uuid"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/platforms/simulator"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/reconciler"
-	"github.com/dispatch-ledger/dispatch-ledger/projections"
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
 
@@ -110,22 +108,6 @@ func (h hostless) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
-// openWorld opens the ledger of a world in another process.
-func openWorld(ctx context.Context, url, keyFile string) (*world, error) {
-	db, err := schema.Connect(url, schema.Options{Role: "ledger_service", Paths: projections.Paths("", definitions...)})
-	if err != nil {
-		return nil, err
-	}
-	key, err := schema.LoadOrCreateMasterKey(keyFile)
-	if err != nil {
-		return nil, err
-	}
-	w := &world{engine: projections.NewEngine(db, "", nil, definitions...), ledger: schema.OpenLedger(db, nil, nil)}
-	w.live = w.engine.Live(2000)
-	w.vault, err = schema.OpenVault(ctx, db, key, time.Now)
-	return w, err
-}
-
 // TestKilled kills the process that reconciles with SIGKILL, at ten random points, and each time another one goes on. The end
 // is that of a run that nobody disturbed.
 func TestKilled(t *testing.T) {
@@ -184,7 +166,6 @@ func TestKilled(t *testing.T) {
 			if r := c.run(t, again); len(r.Counts.Differences) > 0 {
 				t.Errorf("another run found %v", r.Counts.Differences)
 			}
-			w.verify(t)
 		})
 	}
 }
@@ -195,20 +176,6 @@ func killings(platform string) int {
 		return 10
 	}
 	return 3
-}
-
-// begin records a run for a process to do.
-func (c *connected) begin(t *testing.T, q reconciler.Request) uuid.UUID {
-	t.Helper()
-	q.Platform, q.Trigger, q.Actor = c.name, "test", "test"
-	if err := c.settle(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	got, err := c.service.Start(t.Context(), q)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return got
 }
 
 // process has a process of its own work on the connection, and kills it after a while, unless that is negative. It reports

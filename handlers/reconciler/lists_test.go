@@ -103,7 +103,6 @@ func TestDriftOfTexts(t *testing.T) {
 					t.Errorf("another run (%s) ended %s and found %v", mode, r.State, r.Counts.Differences)
 				}
 			}
-			c.verify(t)
 		})
 	}
 }
@@ -112,8 +111,7 @@ func TestDriftOfTexts(t *testing.T) {
 // asked any more when the person has confirmed.
 func TestDotdigitalAsksThePerson(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	c := w.connect(t, "dotdigital", nil, simulator.Options{})
+	c := alone(t, "dotdigital")
 	now := c.clock.Now()
 	waits, never := c.person(), c.person()
 	for _, p := range []person{waits, never} {
@@ -166,15 +164,12 @@ func TestDotdigitalAsksThePerson(t *testing.T) {
 	if c.suppressed(waits) || c.standing(t, waits) != domain.OptedIn {
 		t.Error("whoever confirmed is suppressed still")
 	}
-	w.verify(t)
 }
 
 // lifted counts what the ledger takes to be no longer on a connection's list.
 func (c *connected) lifted(t testing.TB) (n int) {
 	t.Helper()
-	if err := c.settle(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	c.catchUp(t)
 	if err := c.ledger.DB().QueryRowContext(t.Context(), `SELECT count(*) FROM listed WHERE platform = $1 AND lifted`, c.name).Scan(&n); err != nil {
 		t.Fatal(err)
 	}
@@ -185,8 +180,7 @@ func (c *connected) lifted(t testing.TB) (n int) {
 // again before anybody takes them to be lifted.
 func TestWhoSlidPastThePagesIsNotAbsent(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	c := w.connect(t, "braze", nil, simulator.Options{})
+	c := alone(t, "braze")
 	const leave = 60
 	now := c.clock.Now()
 	people := make([]person, 620)
@@ -197,8 +191,8 @@ func TestWhoSlidPastThePagesIsNotAbsent(t *testing.T) {
 	c.reconcile(t, reconciler.Request{})
 	c.clock.Advance(time.Hour)
 	left := false
-	w.mu.Lock()
-	w.before = func(r *http.Request) {
+	c.mu.Lock()
+	c.before = func(r *http.Request) {
 		if offset := r.URL.Query().Get("offset"); left || offset == "" || offset == "0" || r.URL.Path != "/email/unsubscribes" {
 			return
 		}
@@ -207,7 +201,7 @@ func TestWhoSlidPastThePagesIsNotAbsent(t *testing.T) {
 			c.happen(t, p, simulator.Resubscribed, c.clock.Now())
 		}
 	}
-	w.mu.Unlock()
+	c.mu.Unlock()
 	if c.reconcile(t, reconciler.Request{Mode: reconciler.Full}); !left {
 		t.Fatal("nobody left while the list was read")
 	}
@@ -219,20 +213,16 @@ func TestWhoSlidPastThePagesIsNotAbsent(t *testing.T) {
 	if got := c.lifted(t); got != leave {
 		t.Errorf("%d people are taken to be lifted, want the %d who left", got, leave)
 	}
-	w.verify(t)
 }
 
 // What a platform told us and its list never shows is not missed on the list.
 func TestWhatAListCannotShowIsNotMissedOnIt(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	c := w.connect(t, "braze", nil, simulator.Options{})
+	c := alone(t, "braze")
 	p := c.person()
 	now := c.clock.Now()
 	c.decide(t, p, domain.OptedIn, now.Add(-96*time.Hour))
-	if err := c.settle(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	c.catchUp(t)
 	c.happen(t, p, simulator.Complained, now.Add(-time.Hour))
 	body := fmt.Sprintf(`{"events":[{"event_type":"users.messages.email.MarkAsSpam","id":%q,"time":%d,"properties":{"email_address":%q}}]}`, uuid.NewString(), now.Add(-time.Hour).Unix(), p.address)
 	if _, err := c.service.Receive(t.Context(), c.name, http.Header{}, []byte(body)); err != nil {
@@ -250,15 +240,13 @@ func TestWhatAListCannotShowIsNotMissedOnIt(t *testing.T) {
 	if got := c.lifted(t); got != 0 {
 		t.Error("a complaint that the list cannot show was taken to be lifted")
 	}
-	w.verify(t)
 }
 
 // An order that was recorded after another process had repeated it, which happens when its own process was killed, is confirmed
 // by the list like any other.
 func TestALateOrderIsConfirmedByTheList(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	c := w.connect(t, "webhook", nil, simulator.Options{})
+	c := alone(t, "webhook")
 	p := c.person()
 	c.decide(t, p, domain.OptedOut, c.clock.Now().Add(-time.Hour))
 	c.reconcile(t, reconciler.Request{})
@@ -278,5 +266,4 @@ func TestALateOrderIsConfirmedByTheList(t *testing.T) {
 	if r := c.reconcile(t, reconciler.Request{}); r.State != domain.RunDone || r.Counts.Unconfirmed != 0 || len(r.Counts.Differences) > 0 {
 		t.Errorf("the run ended %s with %d unconfirmed, and found %v", r.State, r.Counts.Unconfirmed, r.Counts.Differences)
 	}
-	w.verify(t)
 }

@@ -41,9 +41,8 @@ func (c *connected) reports(t testing.TB) (n int) {
 // What a platform's list says of an address is a fact about the address, once, until somebody knows better.
 func TestABounceOnTheListIsAFactAboutTheAddress(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	c := w.connect(t, "webhook", nil, simulator.Options{})
-	other := w.connect(t, "klaviyo", nil, simulator.Options{})
+	c := alone(t, "webhook")
+	other := c.connect(t, "klaviyo", nil, simulator.Options{})
 	now := c.clock.Now()
 	early, late, twice := c.person(), c.person(), c.person()
 	for _, p := range []person{early, twice} {
@@ -90,7 +89,6 @@ func TestABounceOnTheListIsAFactAboutTheAddress(t *testing.T) {
 	if f := c.address(t, twice); !f.Blocks() {
 		t.Errorf("the address that bounces elsewhere is known as %+v", f)
 	}
-	w.verify(t)
 }
 
 // An address that does not work on a platform is known as such whichever the platform is.
@@ -110,20 +108,20 @@ func TestEveryPlatformsBouncesAreFacts(t *testing.T) {
 			t.Errorf("%s: the address that bounced is known as %+v (%v)", platform, f, c.sim.Suppressed(platformtest.Account, string(c.channel)))
 		}
 	}
-	w.verify(t)
 }
 
 // The metrics say where the platforms stand when they are asked, whichever process ran what, and say nothing of lists that nobody
 // can read.
 func TestWhereThePlatformsStandIsMeasured(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	c := w.connect(t, "klaviyo", nil, simulator.Options{})
-	closed := w.connect(t, "yotpo", nil, simulator.Options{})
+	c := alone(t, "klaviyo")
+	closed := c.connect(t, "yotpo", nil, simulator.Options{})
 	known, out, again := c.person(), c.person(), c.person()
 	now := c.clock.Now()
 	c.decide(t, known, domain.OptedIn, now.Add(-time.Hour))
-	c.happen(t, known, simulator.Known, now.Add(-time.Hour))
+	for _, p := range []person{known, c.person()} { // and one who is nobody of ours
+		c.happen(t, p, simulator.Known, now.Add(-time.Hour))
+	}
 	c.decide(t, again, domain.OptedIn, now.Add(-time.Hour))
 	c.happen(t, again, simulator.Unsubscribed, now.Add(-2*time.Hour))
 	closed.decide(t, closed.person(), domain.OptedOut, now.Add(-time.Hour))
@@ -135,7 +133,7 @@ func TestWhereThePlatformsStandIsMeasured(t *testing.T) {
 	c.clock.Advance(10 * time.Minute)
 
 	registry := prometheus.NewRegistry()
-	if _, err := reconciler.New(reconciler.Config{DB: w.ledger.DB(), Ledger: w.ledger, Vault: w.vault, HTTP: http.DefaultClient, Now: w.now, Registry: registry}); err != nil {
+	if _, err := reconciler.New(reconciler.Config{DB: c.ledger.DB(), Ledger: c.ledger, Vault: c.vault, HTTP: http.DefaultClient, Now: c.now, Registry: registry}); err != nil {
 		t.Fatal(err)
 	}
 	families, err := registry.Gather()
@@ -156,11 +154,11 @@ func TestWhereThePlatformsStandIsMeasured(t *testing.T) {
 	if !maps.Equal(got, want) {
 		t.Errorf("the metrics are %v, want %v", got, want)
 	}
-	policy, err := suppressions.PolicyOf(t.Context(), w.ledger.DB(), closed.name)
+	policy, err := suppressions.PolicyOf(t.Context(), c.ledger.DB(), closed.name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p, err := w.service.Describe(t.Context(), policy); err != nil || len(p.Reads) != 0 || !slices.Equal(p.Writes, []domain.Channel{domain.SMS}) || p.Coverage != nil {
+	if p, err := c.service.Describe(t.Context(), policy); err != nil || len(p.Reads) != 0 || !slices.Equal(p.Writes, []domain.Channel{domain.SMS}) || p.Coverage != nil {
 		t.Errorf("a platform without a list is described as %+v, %v", p, err)
 	}
 }
@@ -168,8 +166,7 @@ func TestWhereThePlatformsStandIsMeasured(t *testing.T) {
 // What is of one kind is decided on at once, where that lets nobody be written to.
 func TestDecidingAlike(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	c := w.connect(t, "klaviyo", nil, simulator.Options{})
+	c := alone(t, "klaviyo")
 	now := c.clock.Now()
 	for range 5 {
 		p := c.person()
@@ -198,5 +195,4 @@ func TestDecidingAlike(t *testing.T) {
 	if n, _, err := c.service.ResolveAlike(t.Context(), c.name, domain.ResubscribedHere, res); err != nil || n != 0 {
 		t.Errorf("again: %d, %v", n, err)
 	}
-	w.verify(t)
 }

@@ -55,15 +55,14 @@ func newWorld(t testing.TB) *world {
 	return newWorldAt(t, nil)
 }
 
-// newWorldAt makes a world whose simulators live by another clock.
+// newWorldAt makes a world whose simulators live by another clock. When its test ends, its ledger and projections are judged.
 func newWorldAt(t testing.TB, now func() time.Time) *world {
 	t.Helper()
-	url := schematest.Open(t).URL
-	db, err := schema.Connect(url, schema.Options{Role: "ledger_service", Paths: projections.Paths("", definitions...)})
+	w, err := openWorld(t.Context(), schematest.Open(t).URL, filepath.Join(t.TempDir(), "key"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{engine: projections.NewEngine(db, "", nil, definitions...), clock: platformtest.NewClock(), sims: map[string]platformtest.Simulator{}, url: url, keyFile: filepath.Join(t.TempDir(), "key")}
+	w.clock, w.sims = platformtest.NewClock(), map[string]platformtest.Simulator{}
 	if w.now = now; now == nil {
 		w.now = w.clock.Now
 	} else {
@@ -72,23 +71,38 @@ func newWorldAt(t testing.TB, now func() time.Time) *world {
 	if _, err := w.engine.Install(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	key, err := schema.LoadOrCreateMasterKey(w.keyFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if w.vault, err = schema.OpenVault(t.Context(), db, key, time.Now); err != nil {
-		t.Fatal(err)
-	}
-	w.ledger = schema.OpenLedger(db, nil, nil)
 	t.Cleanup(func() {
+		w.verify(t)
 		w.ledger.Close()
-		if err := db.Close(); err != nil {
+		if err := w.ledger.DB().Close(); err != nil {
 			t.Error(err)
 		}
 	})
 	w.live = w.engine.Live(2000)
 	w.service = w.reconciler(t, nil)
 	return w
+}
+
+// openWorld opens the ledger of a world, in this process or in another.
+func openWorld(ctx context.Context, url, keyFile string) (*world, error) {
+	db, err := schema.Connect(url, schema.Options{Role: "ledger_service", Paths: projections.Paths("", definitions...)})
+	if err != nil {
+		return nil, err
+	}
+	key, err := schema.LoadOrCreateMasterKey(keyFile)
+	if err != nil {
+		return nil, err
+	}
+	w := &world{engine: projections.NewEngine(db, "", nil, definitions...), ledger: schema.OpenLedger(db, nil, nil), url: url, keyFile: keyFile}
+	w.live = w.engine.Live(2000)
+	w.vault, err = schema.OpenVault(ctx, db, key, time.Now)
+	return w, err
+}
+
+// alone makes a world with one connection.
+func alone(t testing.TB, platform string) *connected {
+	t.Helper()
+	return newWorld(t).connect(t, platform, nil, simulator.Options{})
 }
 
 // reconciler makes a reconciler on the world's ledger. sleep, unless nil, is asked before each wait.
@@ -126,6 +140,14 @@ func (w *world) RoundTrip(r *http.Request) (*http.Response, error) {
 	return platformtest.Transport{Handler: sim}.RoundTrip(r)
 }
 
+// catchUp brings the projections to the ledger's end, or ends the test.
+func (w *world) catchUp(t testing.TB) {
+	t.Helper()
+	if err := w.settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // settle brings the projections to the ledger's end.
 func (w *world) settle(ctx context.Context) error {
 	for _, live := range w.live {
@@ -139,9 +161,7 @@ func (w *world) settle(ctx context.Context) error {
 // watch has the reconciler look at what was decided.
 func (w *world) watch(t testing.TB) {
 	t.Helper()
-	if err := w.settle(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	w.catchUp(t)
 	if err := w.move(t.Context(), w.service.Subscription(), w.service.Watch); err != nil {
 		t.Fatal(err)
 	}
@@ -224,9 +244,7 @@ func (c *connected) policy(t testing.TB, p domain.PlatformPolicy) {
 	if _, err := c.service.SetPolicy(t.Context(), p, -1, "test", "test"); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.settle(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	c.catchUp(t)
 }
 
 // person is somebody of ours, or of theirs.
@@ -245,18 +263,27 @@ func (c *connected) person() person {
 	return person{uuid.New(), address}
 }
 
-// decide records an answer of a person at a time.
+// decide records an answer of a person at a time, with its evidence.
 func (c *connected) decide(t testing.TB, p person, status domain.ConsentStatus, at time.Time) {
 	t.Helper()
+	c.record(t, c.decision(p, status, at))
+}
+
+// decision is an answer of a person to all, and to marketing.
+func (c *connected) decision(p person, status domain.ConsentStatus, at time.Time) domain.ConsentChanged {
 	contact := &domain.Contact{Email: p.address}
 	if c.channel == domain.SMS {
 		contact = &domain.Contact{Mobile: p.address}
 	}
-	d := domain.ConsentChanged{
+	return domain.ConsentChanged{
 		ProfileID: p.id, DecidedAt: at.UTC(), DecidedBy: "customer", Method: "preference_centre", Contact: contact,
 		ContactHashes: []domain.ContactHash{{Channel: c.channel, Hash: c.hash(p)}}, Evidence: map[string]string{"form_version": "7"},
 		Changes: []domain.ConsentChange{{Channel: c.channel, Purpose: domain.PurposeAll, Status: status}, {Channel: c.channel, Purpose: domain.Promo, Status: status}},
 	}
+}
+
+func (c *connected) record(t testing.TB, d domain.ConsentChanged) {
+	t.Helper()
 	e, secret, err := domain.New(uuid.New(), d)
 	if err != nil {
 		t.Fatal(err)
@@ -286,22 +313,28 @@ func (c *connected) happen(t testing.TB, p person, what string, at time.Time) {
 // reconcile does one run to its end and gives it.
 func (c *connected) reconcile(t testing.TB, q reconciler.Request) suppressions.Run {
 	t.Helper()
-	q.Platform, q.Trigger, q.Actor = c.name, "test", "test"
-	id, err := c.service.Start(t.Context(), q)
-	if err != nil {
-		t.Fatal(err)
-	}
+	id := c.begin(t, q)
 	if err := c.service.Work(t.Context(), c.name, q.Import); err != nil {
 		t.Fatal(err)
 	}
 	return c.run(t, id)
 }
 
-func (c *connected) run(t testing.TB, id uuid.UUID) suppressions.Run {
+// begin records a run for somebody to do.
+func (c *connected) begin(t testing.TB, q reconciler.Request) uuid.UUID {
 	t.Helper()
-	if err := c.settle(t.Context()); err != nil {
+	q.Platform, q.Trigger, q.Actor = c.name, "test", "test"
+	c.catchUp(t)
+	id, err := c.service.Start(t.Context(), q)
+	if err != nil {
 		t.Fatal(err)
 	}
+	return id
+}
+
+func (c *connected) run(t testing.TB, id uuid.UUID) suppressions.Run {
+	t.Helper()
+	c.catchUp(t)
 	r, err := suppressions.RunByID(t.Context(), c.ledger.DB(), id)
 	if err != nil {
 		t.Fatal(err)
@@ -328,9 +361,7 @@ func (c *connected) standing(t testing.TB, p person) domain.ConsentStatus {
 // open are the findings that wait, by class and address hash.
 func (c *connected) open(t testing.TB) map[string]suppressions.Finding {
 	t.Helper()
-	if err := c.settle(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	c.catchUp(t)
 	found, err := suppressions.Findings(t.Context(), c.ledger.DB(), suppressions.FindingFilter{Platform: c.name, State: "open", Limit: 1000})
 	if err != nil {
 		t.Fatal(err)
@@ -345,7 +376,7 @@ func (c *connected) open(t testing.TB) map[string]suppressions.Finding {
 // verify judges the ledger and its projections.
 func (w *world) verify(t testing.TB) {
 	t.Helper()
-	report, err := w.engine.Verify(t.Context())
+	report, err := w.engine.Verify(context.WithoutCancel(t.Context())) // which ends before what is cleaned up
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -78,18 +78,21 @@ func Gone(ctx context.Context, q schema.Querier, platform string, run uuid.UUID,
 		ORDER BY position`, platform, run, pq.Array(channels))
 }
 
-// Queue puts what a run writes to its platform into the queue, with the address where the platform gave it.
+// Queue puts what a run writes to its platform into the queue, with the address where the platform gave it. What was written before,
+// and never showed, goes on counting from there: see [Classify] for when it is enough.
 func Queue(ctx context.Context, tx *sql.Tx, run uuid.UUID, now time.Time) error {
 	_, err := tx.ExecContext(ctx, `
-		INSERT INTO outgoing AS o (platform, channel, hash, intent, profile_id, decision, decided_at, run, address, due_at)
-		SELECT DISTINCT ON (d.platform, d.channel, d.hash) d.platform, d.channel, d.hash, CASE d.action WHEN 'lift' THEN 'resubscribe' ELSE 'suppress' END, d.profile_id, d.decision, d.ours_at, $1::uuid, a.address, $2::timestamptz
+		INSERT INTO outgoing AS o (platform, channel, hash, intent, profile_id, decision, decided_at, run, address, attempt, due_at)
+		SELECT DISTINCT ON (d.platform, d.channel, d.hash) d.platform, d.channel, d.hash, CASE d.action WHEN 'lift' THEN 'resubscribe' ELSE 'suppress' END, d.profile_id, d.decision, d.ours_at, $1::uuid, a.address,
+		       coalesce(p.attempt, 0), $2::timestamptz
 		FROM reconciled_differences d
+		LEFT JOIN pushes p ON p.platform = d.platform AND p.channel = d.channel AND p.hash = d.hash AND p.decision = d.decision AND p.intent = 'suppress' AND d.class = 'missing_there'
 		LEFT JOIN (SELECT DISTINCT ON (channel, hash) channel, hash, address FROM reconciled_rows WHERE run = $1 AND gone AND address IS NOT NULL) a ON a.channel = d.channel AND a.hash = d.hash
 		WHERE d.run = $1 AND d.action IN ('push', 'lift') AND d.decision IS NOT NULL
 		ORDER BY d.platform, d.channel, d.hash, d.decision DESC
 		ON CONFLICT (platform, channel, hash) DO UPDATE
 			SET intent = excluded.intent, profile_id = excluded.profile_id, decision = excluded.decision, decided_at = excluded.decided_at, run = excluded.run,
-			    address = excluded.address, finding = NULL, attempt = 0, due_at = excluded.due_at
+			    address = excluded.address, finding = NULL, attempt = excluded.attempt, due_at = excluded.due_at
 			WHERE o.decision <= excluded.decision`, run, now)
 	if err != nil {
 		return fmt.Errorf("queue: %w", err)
