@@ -57,16 +57,30 @@ func (s *settings) benchmark(cmd *cobra.Command, do func(context.Context, *store
 func newBenchAppend(s *settings) *cobra.Command {
 	var callers, preload int
 	var each time.Duration
+	var ids string
 	cmd := &cobra.Command{
 		Use: "append", Short: "Concurrent callers appending single events, beside stock watermill-sql publishing and a plain INSERT", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return s.benchmark(cmd, func(ctx context.Context, st *store) error { return st.benchAppend(ctx, callers, preload, each) })
+			newID, ok := idMakers[ids]
+			if !ok {
+				return usagef("--ids is v7 or v4, not %q", ids)
+			}
+			return s.benchmark(cmd, func(ctx context.Context, st *store) error {
+				return st.benchAppend(ctx, callers, preload, each, newID)
+			})
 		},
 	}
 	cmd.Flags().IntVar(&callers, "callers", 64, "goroutines, each waiting for its own event")
 	cmd.Flags().IntVar(&preload, "preload", 200_000, "events that the ledger holds before anything is measured")
 	cmd.Flags().DurationVar(&each, "duration", 5*time.Second, "of each measurement")
+	cmd.Flags().StringVar(&ids, "ids", "v7", "what the events' ids are, in the ledger and in the plain table: UUIDs in order of time (v7), or at random (v4)")
 	return cmd
+}
+
+// idMakers are the kinds of ids that emitters give their events.
+var idMakers = map[string]func() uuid.UUID{
+	"v4": uuid.New,
+	"v7": func() uuid.UUID { return uuid.Must(uuid.NewV7()) },
 }
 
 // measured is one line of a benchmark.
@@ -123,11 +137,11 @@ func hammer(ctx context.Context, what string, callers int, each time.Duration, d
 
 const benchBytes = 600
 
-func (st *store) benchAppend(ctx context.Context, callers, preload int, each time.Duration) error {
+func (st *store) benchAppend(ctx context.Context, callers, preload int, each time.Duration, newID func() uuid.UUID) error {
 	payload := []byte(`{"pad":"` + strings.Repeat("x", benchBytes-10) + `"}`)
 	event := func() domain.Event {
 		return domain.Event{
-			ID: uuid.New(), Type: "reaction.fired", Stream: fmt.Sprintf("reaction-%d", rand.IntN(100_000)), //nolint:gosec // not a secret
+			ID: newID(), Type: "reaction.fired", Stream: fmt.Sprintf("reaction-%d", rand.IntN(100_000)), //nolint:gosec // not a secret
 			Keys:       domain.Keys{Subject: uuid.New(), Target: "bench"},
 			OccurredAt: time.Now(), Actor: "bench", Source: "/bench", Data: payload,
 		}
@@ -149,14 +163,15 @@ func (st *store) benchAppend(ctx context.Context, callers, preload int, each tim
 	defer owner.Close()
 	owner.SetMaxOpenConns(callers)
 	owner.SetMaxIdleConns(callers)
-	if _, err := owner.ExecContext(ctx, `ANALYZE events`); err != nil {
+	// As autovacuum would have left it.
+	if _, err := owner.ExecContext(ctx, `VACUUM (ANALYZE) events`); err != nil {
 		return err
 	}
 	stock, err := stockPublisher(ctx, owner, payload)
 	if err != nil {
 		return err
 	}
-	plain, err := plainInsert(ctx, owner, payload)
+	plain, err := plainInsert(ctx, owner, payload, newID)
 	if err != nil {
 		return err
 	}
@@ -211,7 +226,7 @@ func stockPublisher(ctx context.Context, db *sql.DB, payload []byte) (func(conte
 }
 
 // plainInsert is what one would write first: a sequence, two unique indexes, every caller commits its own row.
-func plainInsert(ctx context.Context, db *sql.DB, payload []byte) (func(context.Context) error, error) {
+func plainInsert(ctx context.Context, db *sql.DB, payload []byte, newID func() uuid.UUID) (func(context.Context) error, error) {
 	_, err := db.ExecContext(ctx, `CREATE TABLE bench_plain (position bigserial PRIMARY KEY, id uuid UNIQUE, stream text, version bigserial,
 		subject uuid, recorded_at timestamptz DEFAULT clock_timestamp(), data json, leaf bytea, UNIQUE (stream, version))`)
 	if err != nil {
@@ -223,7 +238,7 @@ func plainInsert(ctx context.Context, db *sql.DB, payload []byte) (func(context.
 		return nil, err
 	}
 	return func(ctx context.Context) error {
-		_, err := stmt.ExecContext(ctx, uuid.New(), fmt.Sprintf("reaction-%d", rand.IntN(100_000)), uuid.New(), string(payload), leaf) //nolint:gosec // not a secret
+		_, err := stmt.ExecContext(ctx, newID(), fmt.Sprintf("reaction-%d", rand.IntN(100_000)), uuid.New(), string(payload), leaf) //nolint:gosec // not a secret
 		return err
 	}, nil
 }
