@@ -2,7 +2,6 @@ package platforms
 
 import (
 	"context"
-	"encoding/json"
 	"iter"
 	"net/http"
 	"slices"
@@ -120,11 +119,10 @@ type Record struct {
 	State           State
 	Facts           []Fact // several can hold at once
 	Scope           Scope
-	ObservedAt      time.Time       // our clock, when it was read
-	DeliveryID      string          // the delivery that it answers, where the platform says
-	EventKey        string          // Inbound only: the platform's own key for the notification, to recognise a repeat
-	Unauthenticated bool            // Inbound only: nothing proves the sender; it may suppress and may not clear
-	Raw             json.RawMessage // the row as it came
+	ObservedAt      time.Time // our clock, when it was read
+	DeliveryID      string    // the delivery that it answers, where the platform says
+	EventKey        string    // Inbound only: the platform's own key for the notification, to recognise a repeat
+	Unauthenticated bool      // Inbound only: nothing proves the sender; it may suppress and may not clear
 }
 
 // Cursor is a place in a platform's list, opaque to everybody but the client that made it.

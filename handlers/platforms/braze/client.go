@@ -157,7 +157,7 @@ func (c Client) page(ctx context.Context, q platforms.Query, l list, offset int)
 		}
 		records = append(records, platforms.Record{
 			Addr: platforms.AddressOf(q.Channel, text(l.address)), State: platforms.Suppressed, Scope: platforms.Scope{Kind: platforms.Global},
-			Facts: []platforms.Fact{{Reason: l.reason, Native: native, At: at, Precision: precision}}, ObservedAt: c.Now(), Raw: raw,
+			Facts: []platforms.Fact{{Reason: l.reason, Native: native, At: at, Precision: precision}}, ObservedAt: c.Now(),
 		})
 	}
 	return records, len(rows) >= pageSize, nil

@@ -216,7 +216,7 @@ func (c Client) record(channel domain.Channel, address string, id int, native st
 	return platforms.Record{
 		Addr: addr, NativeKey: strconv.Itoa(id), State: state, Scope: platforms.Scope{Kind: platforms.Global},
 		Facts:      []platforms.Fact{{Reason: reason, Native: native, At: at, Precision: precision}},
-		ObservedAt: c.Now(), Raw: raw,
+		ObservedAt: c.Now(),
 	}
 }
 

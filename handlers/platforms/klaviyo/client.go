@@ -214,7 +214,7 @@ func (c Client) records(raw json.RawMessage, q platforms.Query, p phase) ([]plat
 	if subscriptions == nil {
 		return nil, fmt.Errorf("klaviyo: profile %s came without its subscriptions, though they were asked for: %w", doc.ID, platforms.ErrRejected)
 	}
-	base := platforms.Record{NativeKey: doc.ID, Scope: platforms.Scope{Kind: platforms.Global}, ObservedAt: c.Now(), Raw: raw}
+	base := platforms.Record{NativeKey: doc.ID, Scope: platforms.Scope{Kind: platforms.Global}, ObservedAt: c.Now()}
 	if q.Channel == domain.SMS {
 		if doc.Attributes.Phone == "" {
 			return nil, nil

@@ -109,7 +109,7 @@ func (in Inbound) Decode(h http.Header, body []byte) ([]platforms.Record, error)
 		records = append(records, platforms.Record{
 			Addr: addr, NativeKey: cmp.Or(event.Info.Key, event.Info.Contact), State: platforms.Suppressed, Scope: platforms.Scope{Kind: platforms.Global}, ObservedAt: in.Now(),
 			Facts:    []platforms.Fact{{Reason: reason, Native: native, At: time.UnixMilli(event.Timestamp).UTC(), Precision: platforms.Exact}},
-			EventKey: base64.RawURLEncoding.EncodeToString(digest[:18]), DeliveryID: event.Info.MessageKey, Raw: one,
+			EventKey: base64.RawURLEncoding.EncodeToString(digest[:18]), DeliveryID: event.Info.MessageKey,
 		})
 	}
 	return records, nil

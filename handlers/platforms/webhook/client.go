@@ -99,24 +99,18 @@ func (c Client) Suppressions(ctx context.Context, q platforms.Query) iter.Seq2[p
 				query.Set("cursor", string(cursor))
 			}
 			var answer struct {
-				Items    []json.RawMessage `json:"items"`
-				Next     string            `json:"next_cursor"`
-				Complete bool              `json:"complete"`
+				Items    []item `json:"items"`
+				Next     string `json:"next_cursor"`
+				Complete bool   `json:"complete"`
 			}
 			if _, err := c.api(nil, "").Do(ctx, platforms.Call{Method: http.MethodGet, Path: "/suppressions", Query: query}, &answer); err != nil {
 				yield(platforms.Page{}, err)
 				return
 			}
 			page := platforms.Page{Next: platforms.Cursor(answer.Next), Done: answer.Next == "", Complete: q.Full && answer.Complete}
-			for _, raw := range answer.Items {
-				var row item
-				if err := json.Unmarshal(raw, &row); err != nil {
-					yield(platforms.Page{}, fmt.Errorf("webhook: suppressions: %w: %w", platforms.ErrRejected, err))
-					return
-				}
-				record := row.record(c.Now())
-				record.Raw = raw
-				page.Records = append(page.Records, record)
+			page.Records = make([]platforms.Record, len(answer.Items))
+			for i := range answer.Items {
+				page.Records[i] = answer.Items[i].record(c.Now())
 			}
 			if !yield(page, nil) || page.Done {
 				return
@@ -298,7 +292,7 @@ func (in Inbound) Decode(h http.Header, body []byte) ([]platforms.Record, error)
 			return nil, fmt.Errorf("webhook: %w: row %d has no channel and address", platforms.ErrInbound, i)
 		}
 		record := row.record(in.Now())
-		record.EventKey, record.Raw = fmt.Sprintf("%s-%d", h.Get("webhook-id"), i), raw
+		record.EventKey = fmt.Sprintf("%s-%d", h.Get("webhook-id"), i)
 		records = append(records, record)
 	}
 	return records, nil
