@@ -67,7 +67,7 @@ type Subscription struct {
 	Types []string
 	// Linger lets events gather this long after a slice, unless the subscription is behind. A subscription with a longer Yield
 	// is one that nobody waits for: before a slice it waits until nothing was appended for as long as Linger, so that a firing
-	// has gone its way before the processor is taken from it. It waits ten times Linger at most, and the longer the more
+	// has gone its way before the processor is taken from it. It waits ten times Linger at most, and both the longer the more
 	// there is, up to Yield: under load a few large slices cost less than many small ones, and nobody sees the difference.
 	Linger, Yield time.Duration
 	// Ended is called when a transaction in which the handler ran has ended, whether it was committed or not, before the next
@@ -344,7 +344,8 @@ func (r *reader) HandleError(_ watermill.LoggerAdapter, noMsg bool, err error) t
 		switch s := r.subscription; {
 		case r.behind:
 		case s.Yield > s.Linger:
-			r.quiet(s.Linger, min(s.Yield, max(gatherings*s.Linger, time.Duration(int64(s.Linger)*r.held/fewEvents))), nil, nil)
+			longest := min(s.Yield, max(gatherings*s.Linger, time.Duration(int64(s.Linger)*r.held/fewEvents)))
+			r.quiet(longest/gatherings, longest, nil, nil) // under load batches come apart: between two of them it is not quiet yet
 		case s.Linger > 0:
 			r.wait(s.Linger, nil, nil, nil)
 		}

@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"database/sql"
@@ -32,7 +33,7 @@ const (
 	// erased. What it seals in that time nobody can open, because opening always looks.
 	KeyFreshness = 2 * time.Second
 
-	// keysCached bounds the subject keys that a process holds, at about 1.3 kB each.
+	// keysCached bounds the subject keys that a process holds, at about 1.4 kB each.
 	keysCached = 16_384
 
 	// keysPerQuery bounds the size of one statement.
@@ -93,6 +94,7 @@ type Vault struct {
 // subjectKey is one person's key as read at some time, or the news that there is none any more.
 type subjectKey struct {
 	primitive tink.DeterministicAEAD // nil once the person is erased
+	wrapped   []byte                 // as it is stored: while that is the same, so is the key
 	readAt    time.Time
 }
 
@@ -383,10 +385,7 @@ func (v *Vault) ensure(ctx context.Context, subjects []uuid.UUID, keys map[uuid.
 		now := v.clock()
 		rows, err := v.asks.QueryContext(ctx, ensureKeysSQL, UUIDs(subjects), byteas(candidates), id, now)
 		if err == nil {
-			err = v.read(ctx, rows, func(subject uuid.UUID, key subjectKey) {
-				keys[subject] = key
-				v.keys.Add(subject, key)
-			})
+			err = v.read(ctx, rows, func(subject uuid.UUID, key subjectKey) { keys[subject] = key })
 		}
 		if err != nil && !violatesForeignKey(err) { // a foreign key: the wrapping key was rotated away meanwhile
 			return err
@@ -402,7 +401,8 @@ func (v *Vault) ensure(ctx context.Context, subjects []uuid.UUID, keys map[uuid.
 	return fmt.Errorf("%w: %d keys still missing after %d attempts: another process keeps changing them; try again", ErrVault, len(subjects), keyAttempts)
 }
 
-// read calls found with each key in rows, which it closes.
+// read calls found with each key in rows, which it closes, and remembers it: whoever reads what was sealed for a person often
+// seals something for them next.
 func (v *Vault) read(ctx context.Context, rows *sql.Rows, found func(uuid.UUID, subjectKey)) error {
 	type row struct {
 		subject  uuid.UUID
@@ -423,8 +423,10 @@ func (v *Vault) read(ctx context.Context, rows *sql.Rows, found func(uuid.UUID, 
 		return err
 	}
 	for _, r := range all {
-		key := subjectKey{readAt: readAt}
-		if r.wrapping.Valid {
+		key := subjectKey{wrapped: r.wrapped, readAt: readAt}
+		if known, ok := v.keys.Peek(r.subject); r.wrapping.Valid && ok && known.primitive != nil && bytes.Equal(known.wrapped, r.wrapped) {
+			key.primitive = known.primitive // unwrapping it again would give the same, for more than opening what it sealed costs
+		} else if r.wrapping.Valid {
 			wrapping, err := v.wrappingKey(ctx, int(r.wrapping.Int32))
 			if err != nil {
 				return err
@@ -433,6 +435,7 @@ func (v *Vault) read(ctx context.Context, rows *sql.Rows, found func(uuid.UUID, 
 				return err
 			}
 		}
+		v.keys.Add(r.subject, key)
 		found(r.subject, key)
 	}
 	return nil

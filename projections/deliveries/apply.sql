@@ -82,7 +82,7 @@ WITH planned AS MATERIALIZED (
            p.subject, coalesce(s.outcome, p.state), CASE WHEN s.changed IS NULL THEN p.reason ELSE s.reason END, CASE WHEN s.changed IS NULL THEN p.detail ELSE s.detail END,
            p.consent, p.unresolved, p.body_sha256, p.max_attempts, p.recorded_at, CASE WHEN s.changed IS NULL THEN p.finished_at ELSE s.finished_at END,
            CASE WHEN s.changed IS NULL THEN p.next_attempt_at ELSE s.next_attempt_at END, coalesce(s.attempts, 0),
-           greatest(s.against, CASE WHEN s.as_planned AND p.consent->>'decision' = 'flagged' THEN p.consent->>'reason' END), coalesce(s.changed, p.position)
+           greatest(s.against, CASE WHEN s.as_planned AND strpos(p.consent::text, '"flagged"') > 0 AND p.consent->>'decision' = 'flagged' THEN p.consent->>'reason' END), coalesce(s.changed, p.position)
     FROM planned p FULL JOIN settled s ON s.delivery_id = p.delivery_id
     WHERE coalesce(p.position, 0) > 0
     RETURNING position, planned_at, reaction, target, target_version, platform, outcome
@@ -90,7 +90,7 @@ WITH planned AS MATERIALIZED (
     UPDATE deliveries AS t SET
         outcome = s.outcome, reason = s.reason, detail = s.detail, next_attempt_at = s.next_attempt_at, finished_at = s.finished_at,
         attempts = s.attempts, changed = s.changed,
-        against = greatest(s.against, CASE WHEN s.as_planned AND t.consent->>'decision' = 'flagged' THEN t.consent->>'reason' END)
+        against = greatest(s.against, CASE WHEN s.as_planned AND strpos(t.consent::text, '"flagged"') > 0 AND t.consent->>'decision' = 'flagged' THEN t.consent->>'reason' END)
     FROM settled s WHERE t.delivery_id = s.delivery_id
     RETURNING t.delivery_id, t.position, t.planned_at, t.reaction, t.target, t.target_version, t.platform, t.outcome
 ), counted AS (

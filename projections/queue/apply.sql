@@ -3,10 +3,15 @@
 
 -- name: planned
 -- on: delivery.planned
+-- Of most plans nothing but their columns matters here, which a search of the text tells in a tenth of the time that parsing it takes.
 INSERT INTO queue (delivery_id, target, priority, attempt, base, due_at, expires_at, profile_id, planned, since)
 SELECT e.delivery_id, e.target, CASE WHEN d.priority = 'promotional' THEN 1 ELSE 0 END, 1, 0, coalesce(d.due_at, e.recorded_at), d.expires_at,
        CASE WHEN d.ordered THEN e.subject END, e.position, e.position
-FROM slice e, json_to_record(e.data) AS d (priority text, due_at timestamptz, expires_at timestamptz, ordered boolean)
+FROM slice e LEFT JOIN LATERAL (
+    SELECT * FROM json_to_record(e.data) AS d (priority text, due_at timestamptz, expires_at timestamptz, ordered boolean)
+    WHERE strpos(e.data::text, '"promotional"') > 0 OR strpos(e.data::text, '"due_at"') > 0 OR strpos(e.data::text, '"expires_at"') > 0 OR strpos(e.data::text, '"ordered"') > 0
+    OFFSET 0
+) d ON true
 WHERE e.type = 'delivery.planned';
 
 -- name: put back
