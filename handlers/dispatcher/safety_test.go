@@ -61,10 +61,11 @@ func TestHostileReceivers(t *testing.T) {
 		status  int
 		reason  string
 	}{
-		"hangs":         {url: raw(t, func(c net.Conn) { io.Copy(io.Discard, c) }), verdict: domain.Timeout},
-		"drips-headers": {url: raw(t, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 200 OK\r\n"); forever(c, "X: y\r\n") }), verdict: domain.Timeout},
-		"resets":        {url: raw(t, func(c net.Conn) { c.(*net.TCPConn).SetLinger(0) }), verdict: domain.NetworkError},
-		"sends-garbage": {url: raw(t, func(c net.Conn) { io.WriteString(c, "\x00\xff\x13 this is no HTTP\r\n\r\n") }), verdict: domain.NetworkError},
+		"hangs":          {url: raw(t, func(c net.Conn) { io.Copy(io.Discard, c) }), verdict: domain.Timeout},
+		"drips-headers":  {url: raw(t, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 200 OK\r\n"); forever(c, "X: y\r\n") }), verdict: domain.Timeout},
+		"drips-its-body": {url: raw(t, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 202 Accepted\r\n\r\n"); forever(c, "x") }), verdict: domain.Accepted, status: 202},
+		"resets":         {url: raw(t, func(c net.Conn) { c.(*net.TCPConn).SetLinger(0) }), verdict: domain.NetworkError},
+		"sends-garbage":  {url: raw(t, func(c net.Conn) { io.WriteString(c, "\x00\xff\x13 this is no HTTP\r\n\r\n") }), verdict: domain.NetworkError},
 		"endless-headers": {url: raw(t, func(c net.Conn) {
 			io.WriteString(c, "HTTP/1.1 200 OK\r\n")
 			for {
