@@ -28,20 +28,22 @@ ON CONFLICT (delivery_id) DO UPDATE SET
 -- name: to be tried again, or later
 -- on: delivery.attempted, delivery.attempt_lost, delivery.deferred
 -- An attempt that was put off has used up its number and counts for nothing: base moves on with it.
-UPDATE queue AS q SET attempt = s.attempt, due_at = CASE WHEN q.erased THEN q.due_at ELSE s.due_at END, base = greatest(q.base, s.base)
+--
+-- Each event finds its row by the key, here and below. As a plain join it would be planned by what the queue held at some time, which is
+-- often nothing, and then read the whole slice once for each row: with a burst in the queue, for half a minute.
+INSERT INTO queue AS q (delivery_id, target, priority, attempt, base, due_at, expires_at, profile_id, planned, erased, since)
+SELECT q.delivery_id, q.target, q.priority, s.attempt, greatest(q.base, s.base), CASE WHEN q.erased THEN q.due_at ELSE s.due_at END, q.expires_at, q.profile_id, q.planned, q.erased, q.since
 FROM (
     SELECT DISTINCT ON (e.delivery_id) e.delivery_id, CASE e.type WHEN 'delivery.deferred' THEN d.attempt ELSE d.attempt + 1 END AS attempt,
            coalesce(d.next_attempt_at, d.due_at) AS due_at, coalesce(max(d.base) OVER (PARTITION BY e.delivery_id), 0) AS base
     FROM slice e, json_to_record(e.data) AS d (attempt int, base int, next_attempt_at timestamptz, due_at timestamptz)
     WHERE e.type IN ('delivery.attempted', 'delivery.attempt_lost', 'delivery.deferred') AND e.state = 'retrying'
     ORDER BY e.delivery_id, 2 DESC, e.position
-) s
-WHERE q.delivery_id = s.delivery_id AND q.attempt < s.attempt;
+) s CROSS JOIN LATERAL (SELECT * FROM queue AS q WHERE q.delivery_id = s.delivery_id AND q.attempt < s.attempt OFFSET 0) q
+ON CONFLICT (delivery_id) DO UPDATE SET attempt = excluded.attempt, base = excluded.base, due_at = excluded.due_at;
 
 -- name: done with
 -- on: delivery.attempted, delivery.attempt_lost, delivery.withheld, delivery.cancelled, delivery.expired
--- Each event finds its row by the key. As a plain join it would be planned by what the queue held at some time, which is
--- often nothing, and then read the whole slice once for each row.
 DELETE FROM queue WHERE ctid = ANY (ARRAY(
     SELECT q.ctid
     FROM slice AS s CROSS JOIN LATERAL (SELECT q.ctid, q.since, q.base FROM queue AS q WHERE q.delivery_id = s.delivery_id OFFSET 0) q
@@ -53,9 +55,13 @@ DELETE FROM queue WHERE ctid = ANY (ARRAY(
 
 -- name: a person was erased: what is queued for them is due at once and stays so, and the dispatcher withholds it
 -- on: profile.erased
-UPDATE queue AS q SET due_at = s.recorded_at, erased = true
-FROM slice s JOIN events p ON p.subject = s.subject AND p.type = 'delivery.planned'
-WHERE s.type = 'profile.erased' AND q.delivery_id = p.delivery_id AND q.since < s.position;
+INSERT INTO queue AS q (delivery_id, target, priority, attempt, base, due_at, expires_at, profile_id, planned, erased, since)
+SELECT DISTINCT ON (q.delivery_id) q.delivery_id, q.target, q.priority, q.attempt, q.base, s.recorded_at, q.expires_at, q.profile_id, q.planned, true, q.since
+FROM slice s CROSS JOIN LATERAL (SELECT p.delivery_id FROM events p WHERE p.subject = s.subject AND p.type = 'delivery.planned' OFFSET 0) p
+    CROSS JOIN LATERAL (SELECT * FROM queue AS q WHERE q.delivery_id = p.delivery_id AND q.since < s.position OFFSET 0) q
+WHERE s.type = 'profile.erased'
+ORDER BY q.delivery_id, s.position DESC
+ON CONFLICT (delivery_id) DO UPDATE SET due_at = excluded.due_at, erased = true;
 
 -- name: left alone, or not any more
 -- on: target.paused, target.resumed

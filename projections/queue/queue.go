@@ -12,4 +12,4 @@ import (
 var files embed.FS
 
 // Definition is what is still to be sent. It lags by a moment, so that under load many attempts share a slice.
-var Definition = projections.Define("queue", 4, files).Lingering(200 * time.Microsecond).Yielding(10 * time.Millisecond)
+var Definition = projections.Define("queue", 5, files).Lingering(200 * time.Microsecond).Yielding(10 * time.Millisecond)

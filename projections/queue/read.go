@@ -335,12 +335,14 @@ type Lost struct {
 	PlannedID     uuid.UUID // id of the delivery.planned event
 }
 
+const expiredQuery = `
+SELECT l.delivery_id, e.target, (e.data->>'target_version')::bigint, e.subject, l.attempt, q.base, l.worker, l.claimed_at, e.correlation_id, e.id
+FROM leases l CROSS JOIN LATERAL (SELECT * FROM queue q WHERE q.delivery_id = l.delivery_id AND q.attempt = l.attempt OFFSET 0) q JOIN events e ON e.position = q.planned
+WHERE l.expires_at < statement_timestamp() ORDER BY l.expires_at LIMIT $1`
+
 // Expired lists claims past their lease whose attempt has no outcome.
 func Expired(ctx context.Context, q schema.Querier, limit int) ([]Lost, error) {
-	rows, err := q.QueryContext(ctx, `
-		SELECT l.delivery_id, e.target, (e.data->>'target_version')::bigint, e.subject, l.attempt, q.base, l.worker, l.claimed_at, e.correlation_id, e.id
-		FROM leases l JOIN queue q ON q.delivery_id = l.delivery_id AND q.attempt = l.attempt JOIN events e ON e.position = q.planned
-		WHERE l.expires_at < statement_timestamp() ORDER BY l.expires_at LIMIT $1`, limit)
+	rows, err := q.QueryContext(ctx, expiredQuery, limit)
 	if err != nil {
 		return nil, fmt.Errorf("expired claims: %w", err)
 	}
@@ -358,11 +360,15 @@ func Expired(ctx context.Context, q schema.Querier, limit int) ([]Lost, error) {
 	return out, rows.Err()
 }
 
+// sweepQuery has each lease look for its row by the key: as an anti-join it would go through the whole queue for a few leases.
+const sweepQuery = `
+DELETE FROM leases l WHERE (SELECT q.attempt FROM queue q WHERE q.delivery_id = l.delivery_id) IS NULL
+		AND (l.planned IS NULL OR l.planned <= (SELECT s.position FROM subscriptions s WHERE s.name = $1))`
+
 // Sweep removes the leases of deliveries that are done with. One without a row of the queue belongs to a delivery that has
 // left it for good, or to one that was claimed as it was planned and that the queue has not come to yet.
 func Sweep(ctx context.Context, q schema.Querier) error {
-	_, err := q.ExecContext(ctx, `DELETE FROM leases l WHERE NOT EXISTS (SELECT FROM queue q WHERE q.delivery_id = l.delivery_id)
-		AND (l.planned IS NULL OR l.planned <= (SELECT s.position FROM subscriptions s WHERE s.name = $1))`, Definition.SubscriptionName())
+	_, err := q.ExecContext(ctx, sweepQuery, Definition.SubscriptionName())
 	if err != nil {
 		return fmt.Errorf("sweep leases: %w", err)
 	}
