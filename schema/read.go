@@ -32,6 +32,7 @@ type Filter struct {
 	Target     string
 	DeliveryID uuid.UUID
 	Actor      string
+	TargetsNot []string  // events of these targets are left out, and those of none
 	From, To   time.Time // recorded_at, from inclusive, to exclusive
 	Descending bool      // newest first
 	Limit      int       // 0 is no limit
@@ -97,6 +98,9 @@ func (f Filter) query() (string, []any) {
 	}
 	if f.Target != "" {
 		add("target = $%d", f.Target)
+	}
+	if len(f.TargetsNot) > 0 {
+		add("target <> ALL($%d)", pq.Array(f.TargetsNot))
 	}
 	if f.DeliveryID != uuid.Nil {
 		add("stream = $%d", domain.DeliveryStream(f.DeliveryID))

@@ -57,6 +57,7 @@ type Planner struct {
 
 	compiled *lru.Cache[compiledKey, *domain.CompiledTarget]
 	partials domain.Partials // as last read; slices come one at a time
+	ahead    ahead
 }
 
 // Express sends deliveries without their going through the queue first.
@@ -81,7 +82,10 @@ type compiledKey struct {
 	partials int64 // position of the partials that it was compiled with
 }
 
-const compiledTargets = 1024
+const (
+	compiledTargets = 1024
+	sliceLimit      = 500 // events in a slice
+)
 
 // New makes a planner.
 func New(l *schema.Ledger, v *schema.Vault, now func() time.Time, variables map[string]any, log *slog.Logger) (*Planner, error) {
@@ -101,7 +105,7 @@ func (p *Planner) Subscription() schema.Subscription {
 				p.Express.Ended()
 			}
 		},
-		Name: Name, Limit: 500, Appends: []string{"delivery.planned", "delivery.withheld", "delivery.rejected"}, Types: []string{"reaction.fired"},
+		Name: Name, Limit: sliceLimit, Appends: []string{"delivery.planned", "delivery.withheld", "delivery.rejected"}, Types: []string{"reaction.fired"},
 		After: []string{targets.Definition.SubscriptionName(), consent.Definition.SubscriptionName(), contacts.Definition.SubscriptionName()},
 	}
 }
@@ -113,15 +117,22 @@ func (p *Planner) Handle(ctx context.Context, tx *sql.Tx, s schema.Slice) error 
 		return nil
 	}
 	reads := p.Reads.In(tx)
+	var answered map[int64]bool
+	early, earlyCtx := errgroup.WithContext(ctx) // on a connection of its own; whoever answered ahead has committed it
+	early.Go(func() (err error) { answered, err = answeredAhead(earlyCtx, p.Reads, s.From); return err })
 	var fired []domain.Recorded
 	for rec, err := range schema.Events(ctx, reads, schema.Filter{After: s.From, UpTo: s.To, Types: []string{"reaction.fired"}}) {
 		if err != nil {
-			return err
+			return errors.Join(err, early.Wait())
 		}
 		fired = append(fired, rec)
 	}
-	if len(fired) == 0 {
-		return nil
+	err := early.Wait()
+	if err == nil {
+		fired, err = p.turn(ctx, reads, s, fired, answered)
+	}
+	if err != nil || len(fired) == 0 {
+		return err
 	}
 	var opened []schema.Opened
 	var consents consent.Known
