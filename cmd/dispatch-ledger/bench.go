@@ -80,7 +80,7 @@ func newBenchAppend(s *settings) *cobra.Command {
 // idMakers are the kinds of ids that emitters give their events.
 var idMakers = map[string]func() uuid.UUID{
 	"v4": uuid.New,
-	"v7": func() uuid.UUID { return uuid.Must(uuid.NewV7()) },
+	"v7": domain.NewID,
 }
 
 // measured is one line of a benchmark.

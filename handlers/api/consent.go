@@ -239,7 +239,7 @@ func (a *api) putConsent(ctx context.Context, in *putConsentInput) (*putConsentO
 	}
 	id := in.IdempotencyKey
 	if id == "" {
-		id = uuid.NewString()
+		id = domain.NewID().String()
 	}
 	accepted, err := a.intake.Accept(ctx, PrincipalOf(ctx).Name, []intake.Event{{
 		ID: id, Source: source + pathOf("v1", "profiles", profile.String(), "consent"), Type: domain.TypeOf(domain.ConsentChanged{}), Time: now, Data: data,

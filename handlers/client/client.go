@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"github.com/google/uuid"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 )
@@ -225,7 +224,7 @@ func (c *Client) encode(e Event) (json.RawMessage, error) {
 func (c *Client) envelope(id, source, eventType string, at time.Time, data json.RawMessage) (json.RawMessage, error) {
 	ce := cloudEvent{SpecVersion: "1.0", ID: id, Source: source, Type: eventType, Data: data}
 	if ce.ID == "" {
-		ce.ID = uuid.NewString()
+		ce.ID = domain.NewID().String()
 	}
 	if ce.Source == "" {
 		ce.Source = c.config.Source

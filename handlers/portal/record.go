@@ -57,7 +57,7 @@ func (p *portal) record(r *http.Request, link domain.Link, locale *Locale, d dec
 		return 0, err
 	}
 	accepted, err := p.Intake.Accept(r.Context(), Actor, []intake.Event{{
-		ID: uuid.NewString(), Source: "/portal", Type: domain.TypeOf(domain.ConsentChanged{}), Time: now, Data: data,
+		ID: domain.NewID().String(), Source: "/portal", Type: domain.TypeOf(domain.ConsentChanged{}), Time: now, Data: data,
 	}})
 	if err != nil {
 		return 0, err

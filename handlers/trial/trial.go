@@ -254,7 +254,7 @@ func (t Trials) Fire(ctx context.Context, by catalogue.Author, r Request, profil
 		return uuid.Nil, domain.Invalid("/context", "is not JSON")
 	}
 	in := intake.Service{Ledger: t.Ledger, Vault: t.Vault, Clock: t.Now}
-	accepted, err := in.Accept(ctx, by.Name, []intake.Event{{ID: uuid.NewString(), Source: by.Source, Type: "reaction.fired", Time: t.Now(), Data: data}})
+	accepted, err := in.Accept(ctx, by.Name, []intake.Event{{ID: domain.NewID().String(), Source: by.Source, Type: "reaction.fired", Time: t.Now(), Data: data}})
 	if err != nil {
 		return uuid.Nil, err
 	}
