@@ -247,6 +247,7 @@ type Caps struct {
 	VerifyAfter  time.Duration               // reading back sooner than this proves nothing
 	Challenges   map[domain.Channel]bool     // lifting asks the person to confirm first, and may never happen
 	Slides       bool                        // its list moves while it is read: who is on no page may have slid past them
+	Closed       string                      // the day on which its vendor closed it, as 2025-12-31; empty: it is there
 	Cannot       []string                    // what is missing, each a sentence for the operator
 }
 

@@ -356,3 +356,39 @@ func (c *connected) entries(t testing.TB) (n int) {
 	}
 	return n
 }
+
+// What we wrote comes back with the platform's time, later than the decision that it is of. It is no opt-out of that time: who agreed
+// in between has agreed.
+func TestOurOwnPushIsNoNewOptOut(t *testing.T) {
+	t.Parallel()
+	for name, hear := range map[string]func(*connected, person, time.Time) error{
+		"on the list": func(c *connected, _ person, _ time.Time) error { return nil },
+		"by a webhook": func(c *connected, p person, at time.Time) error {
+			_, err := c.service.Receive(t.Context(), c.name, http.Header{}, []byte(fmt.Sprintf(`{"events":[{"event_type":"users.messages.email.Unsubscribe","id":"e1","time":%d,"properties":{"email_address":%q}}]}`, at.Unix(), p.address)))
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := alone(t, "braze")
+			p := c.person()
+			c.happen(t, p, simulator.Known, c.clock.Now().Add(-96*time.Hour))
+			c.decide(t, p, domain.OptedOut, c.clock.Now().Add(-time.Hour))
+			c.clock.Advance(time.Second)
+			c.tell(t)
+			c.decide(t, p, domain.OptedIn, c.clock.Now().Add(-30*time.Minute))
+			c.catchUp(t)
+			if err := hear(c, p, c.clock.Now().Add(time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			if got := c.standing(t, p); got != domain.OptedIn {
+				t.Errorf("told of our own push, consent is %q", got)
+			}
+			c.clock.Advance(10 * time.Minute)
+			c.reconcile(t, reconciler.Request{Mode: reconciler.Full})
+			if _, asked := c.open(t)[domain.ResubscribedHere+" "+c.hash(p)]; !asked || c.standing(t, p) != domain.OptedIn {
+				t.Errorf("consent is %q; asked: %v", c.standing(t, p), asked)
+			}
+		})
+	}
+}

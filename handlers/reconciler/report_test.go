@@ -158,7 +158,7 @@ func TestWhereThePlatformsStandIsMeasured(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p, err := c.service.Describe(t.Context(), policy); err != nil || len(p.Reads) != 0 || !slices.Equal(p.Writes, []domain.Channel{domain.SMS}) || p.Coverage != nil {
+	if p, err := c.service.Describe(t.Context(), policy); err != nil || len(p.Reads) != 0 || !slices.Equal(p.Writes, []domain.Channel{domain.SMS}) || p.Coverage != nil || p.Closed == "" {
 		t.Errorf("a platform without a list is described as %+v, %v", p, err)
 	}
 }

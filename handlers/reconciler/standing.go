@@ -20,6 +20,7 @@ type Platform struct {
 	Title    string                 `json:"title" doc:"As people write it."`
 	Reads    []domain.Channel       `json:"reads" nullable:"false" doc:"Channels whose opt-outs its list shows. On the others nothing is compared, and nothing that is written there is confirmed."`
 	Writes   []domain.Channel       `json:"writes" nullable:"false" doc:"Channels on which our opt-outs are written there."`
+	Closed   string                 `json:"closed,omitempty" format:"date" doc:"The day on which its vendor closed it; absent: it is there."`
 	Cannot   []string               `json:"cannot" doc:"What the platform cannot do, each a sentence."`
 	Standing suppressions.Standing  `json:"standing"`
 	Coverage *suppressions.Coverage `json:"coverage" doc:"How many of our addresses it knew when its list was last read whole; null when it never was."`
@@ -36,7 +37,7 @@ func (s *Service) Describe(ctx context.Context, p suppressions.Policy) (Platform
 		if client, err := known.Connect(platforms.Connection{HTTP: s.HTTP, URL: p.URL, Settings: p.Settings, Now: s.Now}); err == nil {
 			l.client, l.caps = client, client.Caps()
 		}
-		out.Cannot = append(out.Cannot, l.caps.Cannot...)
+		out.Closed, out.Cannot = l.caps.Closed, append(out.Cannot, l.caps.Cannot...)
 		for _, c := range l.channels() {
 			if l.lists(c) {
 				out.Reads = append(out.Reads, c)

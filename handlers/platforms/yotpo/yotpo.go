@@ -43,7 +43,7 @@ func init() {
 	if err != nil {
 		panic(err) // the path is a constant
 	}
-	platforms.Register(platforms.Platform{Name: Name, Title: "Yotpo SMS & Email (closed)", Dialect: Dialect{}, Caps: caps, Import: columns, Targets: targets, Needs: needs, Connect: connect, Receive: receive})
+	platforms.Register(platforms.Platform{Name: Name, Title: "Yotpo SMS & Email", Dialect: Dialect{}, Caps: caps, Import: columns, Targets: targets, Needs: needs, Connect: connect, Receive: receive})
 }
 
 // Dialect is how Yotpo took a send: a customer event that starts a flow.
@@ -162,6 +162,7 @@ var caps = platforms.Caps{
 	Dedupe:      platforms.DedupeOverwrites,
 	WriteMax:    50,
 	CarriesDate: true,
+	Closed:      "2025-12-31",
 	Cannot: []string{
 		"Yotpo SMS & Email closed on 31 December 2025: nothing is sent through it any more.",
 		"It has no list of opt-outs to read: import its export instead.",
