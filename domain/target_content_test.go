@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -136,6 +137,19 @@ environments:
 	if got := c.VariableNames(); len(got) != 4 {
 		t.Errorf("names = %v, want four", got)
 	}
+	only := Target{Environments: map[string]map[string]any{"production": {"host": "example.com"}}}
+	if got := only.Constants("production", nil); got["host"] != "example.com" {
+		t.Errorf("of a target that has constants in one environment alone, they are %v there", got)
+	}
+}
+
+// many gives so many entries of a YAML mapping.
+func many(n int, entry string) string {
+	entries := make([]string, n)
+	for i := range entries {
+		entries[i] = fmt.Sprintf(entry, i)
+	}
+	return "{" + strings.Join(entries, ", ") + "}"
 }
 
 // Each file is refused, and the refusal says where.
@@ -153,6 +167,9 @@ func TestTargetFilesThatAreRefused(t *testing.T) {
 		"a sample that is a list":           {"sample: [1]", "/sample"},
 		"a variable of a strange name":      {"variables: {a-b: 1}", "/variables"},
 		"a variable that is a list":         {"variables: {a: [1]}", "/variables/a"},
+		"a variable that is a book":         {"variables: {a: " + strings.Repeat("x", maxConstant+1) + "}", "/variables/a"},
+		"more variables than there may be":  {"variables: " + many(maxVariables+1, "v%d: 1"), "/variables"},
+		"more environments than may be":     {"environments: " + many(maxEnvironments+1, "e%d: {}"), "/environments"},
 		"an environment without a name":     {"environments: {'': {}}", "/environments"},
 		"a variable that is null":           {"environments: {test: {a: null}}", "/environments/test/a"},
 		"a signing secret with its value":   {"signing: ['whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw=']", "/signing/0"},

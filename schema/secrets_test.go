@@ -156,7 +156,7 @@ func TestSecretShowsAsDots(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shown["text"] = string(text)
+	shown["text"], shown["a string"] = string(text), secret.String()
 	for name, handler := range map[string]func(*bytes.Buffer) slog.Handler{
 		"slog text": func(b *bytes.Buffer) slog.Handler { return slog.NewTextHandler(b, nil) },
 		"slog JSON": func(b *bytes.Buffer) slog.Handler { return slog.NewJSONHandler(b, nil) },

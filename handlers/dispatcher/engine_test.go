@@ -75,15 +75,19 @@ func TestAUsedUpQuotaPausesTheTarget(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	s := newSink(t, func(w http.ResponseWriter, _ *http.Request, n int) {
-		if n == 1 {
+		said := map[int][2]string{1: {"7", "30"}, 2: {"0", "0.5"}, 3: {"0", "2"}}[n] // some left; none, but in a moment; none
+		if said[0] != "" {
 			w.Header().Set("X-RateLimit-Limit", "100")
-			w.Header().Set("X-RateLimit-Remaining", "0")
-			w.Header().Set("X-RateLimit-Reset", "2")
+			w.Header().Set("X-RateLimit-Remaining", said[0])
+			w.Header().Set("X-RateLimit-Reset", said[1])
 		}
 		w.WriteHeader(http.StatusAccepted)
 	})
 	w.target("metered", s.URL)
 	w.dispatch()
+	for range 2 { // neither pauses it
+		w.outcome(w.fire("metered"), domain.Succeeded)
+	}
 	first := w.fire("metered")
 	w.outcome(first, domain.Succeeded)
 	w.eventually(func() (bool, string) {
@@ -98,10 +102,10 @@ func TestAUsedUpQuotaPausesTheTarget(t *testing.T) {
 		return len(resumed) == 1, fmt.Sprintf("resumed = %+v, want one", resumed)
 	})
 	attempts := events[domain.DeliveryAttempted](w, "delivery.attempted")
-	if got := attempts[0].RateLimit; got == nil || got.Limit != 100 || got.Remaining != 0 || got.Reset.IsZero() {
+	if got := attempts[2].RateLimit; got == nil || got.Limit != 100 || got.Remaining != 0 || got.Reset.IsZero() {
 		t.Errorf("what the answer said of the quota is kept as %+v", got)
 	}
-	if wait := attempts[1].StartedAt.Sub(attempts[0].StartedAt); wait < time.Second {
+	if wait := attempts[3].StartedAt.Sub(attempts[2].StartedAt); wait < time.Second {
 		t.Errorf("the second request left after %s, before the quota was there again", wait)
 	}
 	w.verify()

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -194,6 +195,72 @@ func TestSecretsShowNowhere(t *testing.T) {
 	}
 	if !strings.Contains(kept, Mask) {
 		t.Errorf("nothing is masked in %s", kept)
+	}
+}
+
+// Of two secrets of which one begins as the other, neither shows, nor what one has more than the other.
+func TestASecretWithinAnotherShowsNowhere(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, Options{})
+	b.set("short", "s3cr3t")
+	b.set("long", "s3cr3t-and-more")
+	echo := newReceiver(t, func(w http.ResponseWriter, r *http.Request, _ int) {
+		w.WriteHeader(http.StatusBadRequest)
+		io.WriteString(w, r.Header.Get("X-Long")+" "+r.Header.Get("X-Short"))
+	})
+	a, _, reason := b.send(domain.Target{URL: echo.URL, Headers: map[string]string{"X-Long": secret("long"), "X-Short": secret("short")}})
+	if req, _ := echo.last(t); req.Header.Get("X-Long") != "s3cr3t-and-more" {
+		t.Errorf("the receiver got %q", req.Header.Get("X-Long"))
+	}
+	if kept := domainText(t, a) + reason; strings.Contains(kept, "-and-more") || strings.Contains(kept, "s3cr3t") {
+		t.Errorf("what is kept holds some of a secret: %s", kept)
+	}
+}
+
+// A secret of several lines would end the header that it stands in, and begin another.
+func TestASecretOfTwoLinesIsNotSent(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, Options{})
+	b.set("lines", "one\r\nX-Evil: two")
+	r := newReceiver(t, nil)
+	for name, target := range map[string]domain.Target{
+		"in a header": {URL: r.URL, Headers: map[string]string{"X-Key": secret("lines")}},
+		"in the URL":  {URL: r.URL + "/?key=" + secret("lines")},
+	} {
+		if _, kind, reason := b.send(target); kind.Settles() || !strings.Contains(reason, "line break") || strings.Contains(reason, "one") {
+			t.Errorf("%s: %s (%s), want it said that there is a line break", name, kind, reason)
+		}
+	}
+	if n := r.count(); n != 0 {
+		t.Errorf("%d requests left", n)
+	}
+}
+
+// A request that is rehearsed holds dots where the secrets would be.
+func TestARehearsalHoldsNoSecret(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, Options{})
+	b.set("key", "s3cr3t")
+	target := domain.Target{Handle: "test", URL: "https://platform.example/in?key=" + secret("key"), Body: `{"key": "` + secret("key") + `"}`}
+	target.Normalize()
+	planned := domain.DeliveryPlanned{DeliveryID: uuid.New(), URL: target.URL, Headers: map[string]string{"X-Key": secret("key")}, Body: target.Body, Placeholder: placeholder}
+	r, err := MakeOut(t.Context(), b.vault, planned, target, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got string
+	out, err := Rehearse(t.Context(), r, b.clock(), func(*url.URL) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body) //nolint:errcheck // what is missing of it is missed below
+			got = r.URL.Query().Get("key") + " " + r.Header.Get("X-Key") + " " + string(body)
+			w.WriteHeader(http.StatusAccepted)
+		})
+	})
+	if err != nil || out.Attempt.Status != http.StatusAccepted {
+		t.Fatalf("rehearsed: %+v (%v)", out, err)
+	}
+	if want := Mask + " " + Mask + ` {"key": "` + Mask + `"}`; got != want {
+		t.Errorf("the receiver was shown %s, want %s", got, want)
 	}
 }
 

@@ -240,4 +240,14 @@ func TestConstantsAreEvidence(t *testing.T) {
 	if !slices.Equal(shadowed.Shadowed, []string{"constant", "store"}) {
 		t.Errorf("shadowed are %v, want both constants", shadowed.Shadowed)
 	}
+
+	d.planner.Environment = "production"
+	d.target(t, "constants", func(x *domain.Target) {
+		x.Variables = map[string]any{"store": "seven"}
+		x.Environments = map[string]map[string]any{"production": {"store": "one"}}
+	})
+	sum = sha256.Sum256([]byte(`{"constant":"from the environment","store":"one"}`))
+	if got := fire(`{"n":1,"profile":{"first_name":"Ada"}}`); got.Environment != "production" || got.SHA256 != hex.EncodeToString(sum[:]) {
+		t.Errorf("in production the constants are %+v, want those of production with the hash %x", got, sum)
+	}
 }
