@@ -312,24 +312,39 @@ func (s *Service) recordConfirmed(ctx context.Context, l *link, r *run) error {
 		}
 		complete := r.mode == Full && r.phase == phaseRecord
 		for _, intent := range []string{domain.Suppress, domain.Resubscribe} {
-			shown, err := suppressions.Shown(ctx, s.DB, r.id, r.platform, channel, intent, complete)
-			if err != nil {
-				return err
-			}
-			var items []item
-			for len(shown) > 0 {
-				n := min(len(shown), domain.MaxSuppressionEntries)
-				items = append(items, item{named(r.id, "confirmed", r.readbacks, channel, intent, shown[0].Hash, shown[0].Decision), r.id, domain.SuppressionConfirmed{
-					Platform: r.platform, Channel: channel, Intent: intent, Run: r.id, ConfirmedAt: r.readUntil, Entries: shown[:n],
-				}})
-				shown = shown[n:]
-			}
-			if err := s.record(ctx, r.actor, r.readUntil, items); err != nil {
+			if err := s.recordShown(ctx, r, channel, intent, complete); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// recordShown records which changes of one channel and intent the list shows, many to an event.
+func (s *Service) recordShown(ctx context.Context, r *run, channel domain.Channel, intent string, complete bool) error {
+	var entries []domain.PushEntry
+	flush := func() error {
+		if len(entries) == 0 {
+			return nil
+		}
+		err := s.record(ctx, r.actor, r.readUntil, []item{{named(r.id, "confirmed", r.readbacks, channel, intent, entries[0].Hash, entries[0].Decision), r.id, domain.SuppressionConfirmed{
+			Platform: r.platform, Channel: channel, Intent: intent, Run: r.id, ConfirmedAt: r.readUntil, Entries: entries,
+		}}})
+		entries = entries[:0]
+		return err
+	}
+	for e, err := range suppressions.Shown(ctx, s.DB, r.id, r.platform, channel, intent, complete) {
+		if err != nil {
+			return err
+		}
+		if entries = append(entries, e); len(entries) < domain.MaxSuppressionEntries {
+			continue
+		}
+		if err := flush(); err != nil {
+			return err
+		}
+	}
+	return flush()
 }
 
 // scopeOf reads a scope that was written as kind:id.

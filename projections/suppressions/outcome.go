@@ -100,10 +100,10 @@ func Queue(ctx context.Context, tx *sql.Tx, run uuid.UUID, now time.Time) error 
 	return nil
 }
 
-// Shown gives our changes that a run's reading shows and that were not confirmed before. complete: who was not read is not on
+// Shown streams our changes that a run's reading shows and that were not confirmed before, by hash. complete: who was not read is not on
 // the list. An opt-out that was ordered, and whose answer nobody recorded, counts too: its process died, or recorded the order
 // after another had repeated it.
-func Shown(ctx context.Context, q schema.Querier, run uuid.UUID, platform string, channel domain.Channel, intent string, complete bool) ([]domain.PushEntry, error) {
+func Shown(ctx context.Context, q schema.Querier, run uuid.UUID, platform string, channel domain.Channel, intent string, complete bool) iter.Seq2[domain.PushEntry, error] {
 	query := `SELECT p.hash, p.profile_id, p.decision, p.decided_at, coalesce(p.pushed_at, p.ordered_at) FROM pushes p
 		WHERE p.platform = $3 AND p.channel = $2 AND p.intent = $4 AND p.confirmed_at IS NULL
 		  AND (p.pushed_at IS NOT NULL AND p.status IN ('applied', 'unchanged', 'accepted', 'pending') OR p.status = 'ordered' AND p.intent = 'suppress') AND `
@@ -116,23 +116,31 @@ func Shown(ctx context.Context, q schema.Querier, run uuid.UUID, platform string
 		query += `NOT EXISTS (SELECT FROM reconciled_rows r WHERE r.run = $1 AND r.channel = $2 AND r.scope = '' AND r.hash = p.hash AND NOT r.gone)
 			AND ($5 OR EXISTS (SELECT FROM reconciled_rows r WHERE r.run = $1 AND r.channel = $2 AND r.scope = '' AND r.hash = p.hash AND r.gone))`
 	}
-	rows, err := q.QueryContext(ctx, query+` ORDER BY p.hash`, run, channel, platform, intent, complete)
-	if err != nil {
-		return nil, fmt.Errorf("read back: %w", err)
-	}
-	defer rows.Close()
-	var out []domain.PushEntry
-	for rows.Next() {
-		var e domain.PushEntry
-		var hash []byte
-		var profile uuid.NullUUID
-		if err := rows.Scan(&hash, &profile, &e.Decision, &e.DecidedAt, &e.PushedAt); err != nil {
-			return nil, fmt.Errorf("read back: %w", err)
+	return func(yield func(domain.PushEntry, error) bool) {
+		fail := func(err error) { yield(domain.PushEntry{}, fmt.Errorf("read back: %w", err)) }
+		rows, err := q.QueryContext(ctx, query+` ORDER BY p.hash`, run, channel, platform, intent, complete)
+		if err != nil {
+			fail(err)
+			return
 		}
-		e.Hash, e.ProfileID, e.DecidedAt, e.PushedAt = hex.EncodeToString(hash), profile.UUID, e.DecidedAt.UTC(), e.PushedAt.UTC()
-		out = append(out, e)
+		defer rows.Close()
+		for rows.Next() {
+			var e domain.PushEntry
+			var hash []byte
+			var profile uuid.NullUUID
+			if err := rows.Scan(&hash, &profile, &e.Decision, &e.DecidedAt, &e.PushedAt); err != nil {
+				fail(err)
+				return
+			}
+			e.Hash, e.ProfileID, e.DecidedAt, e.PushedAt = hex.EncodeToString(hash), profile.UUID, e.DecidedAt.UTC(), e.PushedAt.UTC()
+			if !yield(e, nil) {
+				return
+			}
+		}
+		if err := rows.Err(); err != nil {
+			fail(err)
+		}
 	}
-	return out, rows.Err()
 }
 
 // Unread gives our opt-outs of a platform that were written since, or were to be, and are not confirmed: how many, and when the
