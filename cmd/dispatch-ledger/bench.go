@@ -28,7 +28,7 @@ func newBench(s *settings) *cobra.Command {
 		Use:   "bench",
 		Short: "Measure, each figure beside a named baseline in the same run, on a database of its own",
 	}
-	cmd.AddCommand(newBenchAppend(s), newBenchProjections(s), newBenchVerify(s), newBenchRender(s), newBenchDispatch(s), newBenchScale(s), newBenchModel(s), newBenchQuery(s), newBenchReconcile(s))
+	cmd.AddCommand(newBenchAppend(s), newBenchProjections(s), newBenchVerify(s), newBenchRender(s), newBenchDispatch(s), newBenchScale(s), newBenchModel(s), newBenchPart(), newBenchQuery(s), newBenchReconcile(s))
 	return cmd
 }
 

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,9 +16,9 @@ import (
 
 // cpu is the processor time that was spent until a moment. Unlike a rate it does not depend on who else uses the machine.
 type cpu struct {
-	service  time.Duration // this process, the bench's sink included
-	database time.Duration // the server and its sessions; 0 when it is not on this machine, or cannot be looked at
-	senders  time.Duration // dispatchers that a benchmark started
+	service  time.Duration            // this process, with the bench's sink where that is not a part
+	database time.Duration            // the server and its sessions; 0 when it is not on this machine, or cannot be looked at
+	parts    map[string]time.Duration // processes that a benchmark started, by what they are
 }
 
 // spent reads the processor time of this process and of the database server's, as Linux tells them.
@@ -29,11 +28,7 @@ func (st *store) spent(ctx context.Context) (c cpu, err error) {
 		return c, nil //nolint:nilerr // this is no Linux
 	}
 	c.service = own.own
-	for _, pid := range st.senders.all() {
-		if _, took, err := processTime(pid); err == nil {
-			c.senders += took.own
-		}
-	}
+	c.parts = st.parts.spent()
 	var session int
 	if err := st.db.QueryRowContext(ctx, `SELECT pg_backend_pid()`).Scan(&session); err != nil {
 		return c, err
@@ -63,28 +58,38 @@ func (st *store) spent(ctx context.Context) (c cpu, err error) {
 	return c, nil
 }
 
-// processes are those that a benchmark started.
+// processes are those that a benchmark started, and what they are.
 type processes struct {
 	mu   sync.Mutex
-	pids []int // guarded by mu
+	pids map[int]string // guarded by mu
 }
 
-func (p *processes) add(pid int) {
+func (p *processes) add(what string, pid int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.pids = append(p.pids, pid)
+	if p.pids == nil {
+		p.pids = map[int]string{}
+	}
+	p.pids[pid] = what
 }
 
-func (p *processes) forget() {
+func (p *processes) forget(pid int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.pids = nil
+	delete(p.pids, pid)
 }
 
-func (p *processes) all() []int {
+// spent is the processor time of those that run, by what they are.
+func (p *processes) spent() map[string]time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.Clone(p.pids)
+	out := map[string]time.Duration{}
+	for pid, what := range p.pids {
+		if _, took, err := processTime(pid); err == nil {
+			out[what] += took.own
+		}
+	}
+	return out
 }
 
 type processTimes struct{ own, children time.Duration }
@@ -114,7 +119,20 @@ func processTime(pid int) (parent int, took processTimes, err error) {
 
 // since is what was spent after an earlier moment.
 func (c cpu) since(before cpu) cpu {
-	return cpu{service: c.service - before.service, database: c.database - before.database, senders: c.senders - before.senders}
+	d := cpu{service: c.service - before.service, database: c.database - before.database, parts: map[string]time.Duration{}}
+	for what, took := range c.parts {
+		d.parts[what] = took - before.parts[what]
+	}
+	return d
+}
+
+// total is all of it.
+func (c cpu) total() time.Duration {
+	sum := c.service + c.database
+	for _, took := range c.parts {
+		sum += took
+	}
+	return sum
 }
 
 // each prints what a number of things, of that kind, cost each; service says what runs in this process besides the service.

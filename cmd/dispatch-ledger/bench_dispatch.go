@@ -65,6 +65,7 @@ type benchSink struct {
 	received atomic.Int64
 	mu       sync.Mutex
 	expected map[string]chan<- time.Time // by webhook-id; guarded by mu
+	counted  func()                      // after each request; nil: nobody counts
 }
 
 func newBenchSink(ctx context.Context) (*benchSink, error) {
@@ -87,6 +88,9 @@ func newBenchSink(ctx context.Context) (*benchSink, error) {
 		io.Copy(io.Discard, r.Body) //nolint:errcheck // a client that is gone is not counted on
 		sink.arrived(r.Header.Get("webhook-id"), now)
 		sink.received.Add(1)
+		if sink.counted != nil {
+			sink.counted()
+		}
 		w.WriteHeader(http.StatusAccepted)
 	})}
 	go sink.server.Serve(l) //nolint:errcheck // it ends with Close

@@ -1,17 +1,11 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
-	"os"
-	"os/exec"
-	"strings"
-	"syscall"
+	"runtime"
 	"text/tabwriter"
 	"time"
 
@@ -33,9 +27,10 @@ type scaleBench struct {
 func newBenchScale(s *settings) *cobra.Command {
 	var b scaleBench
 	cmd := &cobra.Command{
-		Use: "scale", Short: "Deliveries a second by the number of dispatchers behind an embedded broker, beside one process without a broker", Args: cobra.NoArgs,
+		Use: "scale", Short: "Deliveries a second by the number of dispatchers behind a broker, beside one process without a broker", Args: cobra.NoArgs,
 		Long: "Deliveries a second to a sink that answers late, so that it and not the processor is the limit: first by one process\n" +
-			"without a broker, then by one writer and so many dispatchers, each a process of its own, over an embedded broker.",
+			"without a broker, then by one writer and so many dispatchers behind a broker. Each of them, the broker and the sink are processes\n" +
+			"of their own. What all of them take of this machine's processors stands beside it: near 100 %, they are the limit.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return s.benchmark(cmd, func(ctx context.Context, st *store) error { return st.benchScale(ctx, b) })
 		},
@@ -47,146 +42,179 @@ func newBenchScale(s *settings) *cobra.Command {
 	return cmd
 }
 
-func (st *store) benchScale(ctx context.Context, b scaleBench) error {
-	sink, err := newBenchSink(ctx)
+func (st *store) benchScale(ctx context.Context, b scaleBench) (err error) {
+	g, err := st.startGround(ctx)
 	if err != nil {
 		return err
 	}
-	defer sink.server.Close()
-	if err := st.benchTarget(ctx, "bench", "http://"+sink.address+slowly+b.latency.String(), b.concurrency); err != nil {
+	defer func() { err = errors.Join(err, g.stop()) }()
+	if err := g.aim(ctx, b); err != nil {
 		return err
 	}
 	most := float64(b.concurrency) / b.latency.Seconds()
 	w := tabwriter.NewWriter(st.settings.env.stdout, 0, 4, 2, ' ', 0)
-	fmt.Fprintf(w, "PROCESSES THAT SEND\tDELIVERIES A SECOND\tTIMES ONE WITHOUT A BROKER\tOF WHAT THE SINK ALLOWS\n")
-	row := func(what string, rate, alone float64, n int) {
-		fmt.Fprintf(w, "%s\t%.0f\t%.2f\t%.2f\n", what, rate, rate/alone, rate/(most*float64(n)))
-	}
-	alone, err := st.scaleOf(ctx, b, workerOptions{}, sink, 1)
-	if err != nil {
-		return err
-	}
-	row("1, without a broker", alone, alone, 1)
-	token, _, err := st.tokens.Create(ctx, schema.TokenRequest{Name: "bench-dispatchers", Role: schema.RoleDispatcher, CreatedBy: "bench"})
-	if err != nil {
-		return err
-	}
-	fleet, err := st.vault.Fleet(ctx)
-	if err != nil {
-		return err
-	}
-	c, err := st.brokerConfig(brokerFlags{url: brokerEmbedded})
-	if err != nil {
-		return err
-	}
-	join := broker.Credential{Token: token, Public: fleet.Public}.String()
-	for _, n := range b.dispatchers {
-		rate, err := st.withDispatchers(ctx, n, c.URL, join, func() (float64, error) {
-			return st.scaleOf(ctx, b, workerOptions{broker: c}, sink, n)
-		})
+	fmt.Fprintf(w, "PROCESSES THAT SEND\tDELIVERIES A SECOND\tTIMES ONE WITHOUT A BROKER\tOF WHAT THE SINK ALLOWS\tOF THIS MACHINE'S %d PROCESSORS\n", runtime.NumCPU())
+	var alone point
+	for _, n := range append([]int{0}, b.dispatchers...) {
+		p, err := g.measure(ctx, b, n)
 		if err != nil {
 			return err
 		}
-		row(fmt.Sprintf("%d behind the broker", n), rate, alone, n)
+		if n == 0 {
+			alone = p
+		}
+		fmt.Fprintf(w, "%s\t%.0f\t%.2f\t%.2f\t%.0f %%\n", p, p.rate, p.rate/alone.rate, p.rate/(most*float64(max(1, n))), 100*p.busy())
 	}
 	return w.Flush()
 }
 
-// scaleOf has the worker send what was fired before, and gives the rate from the first request to the last.
-func (st *store) scaleOf(ctx context.Context, b scaleBench, o workerOptions, sink *benchSink, n int) (rate float64, err error) {
-	o.allowed, o.variables, o.concurrency, o.grace = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, map[string]any{}, 256, 5*time.Second
-	sink.received.Store(0)
-	firings := b.firings * n
-	if err := st.fireMany(ctx, "bench", firings); err != nil {
-		return 0, err
+// point is one measurement.
+type point struct {
+	dispatchers int     // behind a broker; 0: one process without a broker
+	rate        float64 // deliveries a second
+	of          int     // deliveries that it was measured over
+	took        time.Duration
+	spent       cpu
+	handing     time.Duration // of a delivery: in hand besides its request and its waiting for a slot
+}
+
+func (p point) String() string {
+	if p.dispatchers == 0 {
+		return "1, without a broker"
+	}
+	return fmt.Sprintf("%d behind the broker", p.dispatchers)
+}
+
+// busy is the part of this machine's processors that was taken, by all that the benchmark runs.
+func (p point) busy() float64 {
+	return p.spent.total().Seconds() / p.took.Seconds() / float64(runtime.NumCPU())
+}
+
+// each is microseconds of a delivery.
+func (p point) each(d time.Duration) float64 { return float64(d.Microseconds()) / float64(p.of) }
+
+// ground is what measurements of scale are made on: a sink, a broker, and what dispatchers join with.
+type ground struct {
+	st     *store
+	sink   farSink
+	broker *part
+	config broker.Config
+	join   string
+}
+
+func (st *store) startGround(ctx context.Context) (g *ground, err error) {
+	g = &ground{st: st}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, g.stop())
+		}
+	}()
+	if g.sink, err = st.startSink(ctx); err != nil {
+		return g, err
+	}
+	if g.broker, err = st.startBroker(ctx); err != nil {
+		return g, err
+	}
+	g.config = broker.Config{URL: g.broker.said, Ledger: st.settings.name, Replicas: 1}
+	token, _, err := st.tokens.Create(ctx, schema.TokenRequest{Name: "bench-dispatchers", Role: schema.RoleDispatcher, CreatedBy: "bench"})
+	if err != nil {
+		return g, err
+	}
+	fleet, err := st.vault.Fleet(ctx)
+	if err != nil {
+		return g, err
+	}
+	g.join = broker.Credential{Token: token, Public: fleet.Public}.String()
+	return g, nil
+}
+
+func (g *ground) stop() error {
+	return errors.Join(g.st.stopPart(g.broker), g.st.stopPart(g.sink.part))
+}
+
+// aim points the target at the sink.
+func (g *ground) aim(ctx context.Context, b scaleBench) error {
+	return g.st.benchTarget(ctx, "bench", "http://"+g.sink.said+slowly+b.latency.String(), b.concurrency)
+}
+
+// measure has so many dispatchers send what was fired before, or where they are none this process, between a tenth of the
+// requests and nine tenths.
+func (g *ground) measure(ctx context.Context, b scaleBench, n int) (p point, err error) {
+	o := workerOptions{allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, variables: map[string]any{}, concurrency: 256, grace: 5 * time.Second}
+	firings := b.firings * max(1, n)
+	if n > 0 {
+		o.broker = &g.config
+	}
+	if err := g.st.fireMany(ctx, "bench", firings); err != nil {
+		return p, err
+	}
+	reached, err := g.sink.expect(firings)
+	if err != nil {
+		return p, err
 	}
 	working, stop := context.WithCancel(ctx)
 	worked := make(chan error, 1)
-	go func() { worked <- st.work(working, o) }()
+	go func() { worked <- g.st.work(working, o) }()
+	var running []*part
 	defer func() {
 		stop()
+		for _, d := range running {
+			err = errors.Join(err, g.st.stopPart(d))
+		}
 		err = errors.Join(err, <-worked)
-		st.newRegistry()
+		g.st.registry = prometheus.NewRegistry() // for the next, whose metrics are registered once each
 	}()
-	ticker := time.NewTicker(5 * time.Millisecond)
-	defer ticker.Stop()
-	// Measured between a tenth and nine tenths: neither the start nor the last requests in flight count.
-	var first time.Time
-	var before cpu
-	for {
+	for range n {
+		d, err := g.st.startPart(ctx, partSenders, []string{environmentName("join") + "=" + g.join},
+			"serve", "--roles", roleDispatch, "--broker", g.config.URL, "--listen", "127.0.0.1:0", "--allow-network", "127.0.0.0/8", "--ledger", g.st.settings.name)
+		if err != nil {
+			return p, err
+		}
+		running = append(running, d)
+	}
+	next := func() (at time.Time, spent cpu, err error) {
 		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return 0, ctx.Err()
+		case at, ok := <-reached:
+			if !ok {
+				return at, spent, errors.New("the sink ended")
+			}
+			spent, err = g.st.spent(ctx)
+			return at, spent, err
 		case err := <-worked:
 			worked <- nil
-			return 0, errors.Join(errors.New("the worker ended"), err)
-		}
-		got := int(sink.received.Load())
-		switch {
-		case first.IsZero() && got >= firings/10:
-			first = time.Now()
-			if before, err = st.spent(ctx); err != nil {
-				return 0, err
-			}
-		case !first.IsZero() && got >= firings*9/10 && rate == 0:
-			rate = float64(firings*8/10) / time.Since(first).Seconds()
-			after, err := st.spent(ctx)
-			if err != nil {
-				return 0, err
-			}
-			st.took, st.measuredOf = after.since(before), firings*8/10
-		case got >= firings:
-			return rate, nil
+			return at, spent, errors.Join(errors.New("the worker ended"), err)
+		case <-ctx.Done():
+			return at, spent, ctx.Err()
 		}
 	}
+	first, before, err := next()
+	if err != nil {
+		return p, err
+	}
+	last, after, err := next()
+	if err != nil {
+		return p, err
+	}
+	p = point{dispatchers: n, of: firings*9/10 - firings/10, took: last.Sub(first), spent: after.since(before)}
+	p.rate = float64(p.of) / p.took.Seconds()
+	if _, _, err = next(); err != nil {
+		return p, err
+	}
+	p.handing, err = meanOf(g.st.registry, "ledger_handover_seconds")
+	return p, err
 }
 
-// withDispatchers runs so many dispatchers as processes of their own.
-func (st *store) withDispatchers(ctx context.Context, n int, url, join string, do func() (float64, error)) (rate float64, err error) {
-	program, err := os.Executable()
+// meanOf is the mean of what a histogram has observed.
+func meanOf(r *prometheus.Registry, name string) (time.Duration, error) {
+	families, err := r.Gather()
 	if err != nil {
 		return 0, err
 	}
-	var running []*exec.Cmd
-	defer func() {
-		st.senders.forget()
-		for _, cmd := range running {
-			err = errors.Join(err, cmd.Process.Signal(syscall.SIGTERM), cmd.Wait())
+	for _, f := range families {
+		if f.GetName() == name {
+			h := f.GetMetric()[0].GetHistogram()
+			return time.Duration(h.GetSampleSum() / max(1, float64(h.GetSampleCount())) * float64(time.Second)), nil
 		}
-	}()
-	// A dispatcher joins once a writer answers, so the writer has to run first.
-	type measurement struct {
-		rate float64
-		err  error
 	}
-	done := make(chan measurement, 1)
-	go func() {
-		rate, err := do()
-		done <- measurement{rate, err}
-	}()
-	for range n {
-		var stderr bytes.Buffer
-		cmd := exec.CommandContext(ctx, program, "serve", "--roles", roleDispatch, "--broker", url, "--listen", "127.0.0.1:0", "--allow-network", "127.0.0.0/8", "--ledger", st.settings.name) //nolint:gosec // this program itself
-		cmd.Env = append(os.Environ(), environmentName("join")+"="+join)
-		cmd.Stderr = &stderr
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			return 0, err
-		}
-		if err := cmd.Start(); err != nil {
-			return 0, fmt.Errorf("start a dispatcher: %w", err)
-		}
-		running = append(running, cmd)
-		st.senders.add(cmd.Process.Pid)
-		if !bufio.NewScanner(out).Scan() {
-			return 0, fmt.Errorf("a dispatcher did not start: %s", strings.TrimSpace(stderr.String()))
-		}
-		go io.Copy(io.Discard, out) //nolint:errcheck // nothing in it matters any more
-	}
-	m := <-done
-	return m.rate, m.err
+	return 0, fmt.Errorf("nothing is measured as %s", name)
 }
-
-// newRegistry lets the worker be started again, whose metrics are registered once each.
-func (st *store) newRegistry() { st.registry = prometheus.NewRegistry() }

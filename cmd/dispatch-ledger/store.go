@@ -53,9 +53,7 @@ type store struct {
 	sleep func(context.Context, time.Duration) error // the same; nil: by the clock on the wall
 
 	inspecting *inspector.Handler // see store.inspector
-	senders    processes          // dispatchers that a benchmark started
-	took       cpu                // what its last measurement took of processors, of measuredOf deliveries
-	measuredOf int
+	parts      processes          // that a benchmark started
 }
 
 // connectionsMin is what a process needs at least: two that append, one that claims, and some that hold one of the work's

@@ -52,11 +52,6 @@ type result struct {
 	Waited     time.Duration     `json:"waited,omitempty"` // for a slot of the target
 }
 
-// worked is how long its dispatcher was at it: waiting for a slot of the target is the target's time, not the way's.
-func (r result) worked() time.Duration {
-	return r.Waited + time.Duration(r.Outcome.Attempt.DurationMS*float64(time.Millisecond))
-}
-
 func (r result) key() attemptKey { return attemptKey{r.DeliveryID, r.Attempt} }
 
 // start says who took a batch. The first one on its subject is believed.

@@ -54,7 +54,6 @@ type Writer struct {
 
 	mu      sync.Mutex
 	waiting map[attemptKey]chan<- handed
-	transit time.Duration // guarded by mu; of a job and its result, the latest weighing most
 }
 
 // handed is a result on its way to whoever waits for it. recorded is called once the ledger has it.
@@ -107,23 +106,6 @@ func (w *Writer) Fences(ctx context.Context) (projections.Live, error) {
 
 // Capacity is how many requests the dispatchers that are alive take at once, and how many they are.
 func (w *Writer) Capacity() (requests, dispatchers int) { return w.pump.capacity() }
-
-// Transit is how long a job and its result are on their way.
-func (w *Writer) Transit() time.Duration {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.transit
-}
-
-// travelled takes in how long one was.
-func (w *Writer) travelled(d time.Duration) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.transit == 0 {
-		w.transit = max(d, 1)
-	}
-	w.transit = max(1, w.transit+(d-w.transit)/32)
-}
 
 // Run takes events and results in until ctx ends. The claims that wait for their results should have ended before.
 func (w *Writer) Run(ctx context.Context) error {
@@ -225,7 +207,6 @@ func (w *Writer) Send(ctx context.Context, r outbound.Request) (outbound.Outcome
 		default:
 		}
 	}()
-	began := w.now()
 	if !w.jobs.put(ctx, r) {
 		return outbound.Outcome{}, fmt.Errorf("%w: %w", outbound.ErrReturned, ctx.Err())
 	}
@@ -237,8 +218,7 @@ func (w *Writer) Send(ctx context.Context, r outbound.Request) (outbound.Outcome
 			h.recorded()
 			return outbound.Outcome{}, fmt.Errorf("%w: %s", outbound.ErrReturned, h.Returned)
 		}
-		w.travelled(w.now().Sub(began) - h.worked())
-		h.Outcome.Recorded = h.recorded
+		h.Outcome.Recorded, h.Outcome.Waited = h.recorded, h.Waited
 		return *h.Outcome, nil
 	case <-longest.C:
 		return outbound.Outcome{}, errors.New("no dispatcher has told what came of it")
@@ -267,9 +247,11 @@ func (w *Writer) publish(ctx context.Context, gathered []outbound.Request) {
 		s := shardOf(j.Target)
 		lanes[s] = append(lanes[s], j)
 	}
+	_, dispatchers := w.pump.capacity()
 	for shard, list := range lanes {
+		each := (len(list) + dispatchers - 1) / max(1, dispatchers) // a batch is one dispatcher's: the others have something to do too
 		for len(list) > 0 {
-			n := min(len(list), gatherMost, max(1, list[0].Concurrency)) // a batch is one dispatcher's, who can send so many of it at once
+			n := min(len(list), gatherMost, max(1, list[0].Concurrency), max(1, each)) // who takes it can send so many of it at once
 			b := batch{ID: uuid.NewString(), Writer: w.id, Jobs: list[:n]}
 			list = list[n:]
 			go w.carry(context.WithoutCancel(ctx), shard, b)

@@ -145,7 +145,6 @@ func TestNothingGoesOutAfterAWithdrawal(t *testing.T) {
 type handing chan outbound.Request
 
 func (handing) Capacity() (requests, processes int) { return 8, 1 }
-func (handing) Transit() time.Duration              { return 0 }
 
 func (h handing) Send(_ context.Context, r outbound.Request) (outbound.Outcome, error) {
 	h <- r

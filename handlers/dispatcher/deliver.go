@@ -39,11 +39,13 @@ func (d *Dispatcher) stale(j job) (time.Duration, bool) {
 // back instead.
 func (d *Dispatcher) deliver(ctx context.Context, j job) {
 	defer d.end(j.Planned.Target)
+	asked := d.Now()
 	done, ok := d.lanes.slot(ctx, j.Planned.Target)
 	if !ok {
 		return // cut off while draining; the lease's end sees to it
 	}
 	defer done()
+	waited := d.Now().Sub(asked)
 	if late, stale := d.stale(j); stale {
 		d.Log.DebugContext(ctx, "too late for a claim; giving it back", slog.String("delivery", j.Planned.DeliveryID.String()), slog.Duration("late", late))
 		d.release(ctx, j.Claim)
@@ -112,6 +114,9 @@ func (d *Dispatcher) deliver(ctx context.Context, j job) {
 	if d.record(ctx, j.Claim, a) && outcome.Recorded != nil {
 		outcome.Recorded()
 	}
+	handing := d.Now().Sub(j.claimed) - waited - outcome.Waited - time.Duration(a.DurationMS*float64(time.Millisecond))
+	d.lanes.handed(planned.Target, handing)
+	d.metrics.handing.Observe(handing.Seconds())
 	d.metrics.attempts.WithLabelValues(string(v.Kind)).Inc()
 	if v.Kind.Settles() {
 		d.metrics.lastSent.Set(float64(d.Now().Unix()))

@@ -39,8 +39,6 @@ type Fleet interface {
 	// Capacity is how many requests may be in flight now, over all targets, and in how many processes. A target's own limit
 	// of concurrency counts for each.
 	Capacity() (requests, processes int)
-	// Transit is how long a request and its answer are on their way, besides the time that the target takes.
-	Transit() time.Duration
 }
 
 // Config is what a dispatcher works with.
@@ -244,11 +242,11 @@ type plan struct {
 func (d *Dispatcher) wanted(ctx context.Context, work []queue.Work) ([]queue.Wanted, map[string]plan, error) {
 	var wanted []queue.Wanted
 	plans := make(map[string]plan, len(work))
-	processes, transit := 1, time.Duration(0)
-	if fleet, ok := d.Sender.(Fleet); ok {
+	processes := 1
+	fleet, elsewhere := d.Sender.(Fleet)
+	if elsewhere {
 		var requests int
 		requests, processes = fleet.Capacity()
-		transit = fleet.Transit()
 		if d.lanes.widen(requests); requests == 0 {
 			return nil, nil, nil
 		}
@@ -271,8 +269,10 @@ func (d *Dispatcher) wanted(ctx context.Context, work []queue.Work) ([]queue.Wan
 			}
 		}
 		width := t.Limits.Concurrency * processes
-		width += d.lanes.travelling(w.Target, width, transit)
 		free := min(d.lanes.room(w.Target, width), claimAtOnce)
+		if elsewhere { // each of them keeps to the limit; those that are on their way need no slot here
+			width += d.lanes.ahead(w.Target, width)
+		}
 		probe := w.Cause == domain.PausedByFailures
 		if probe {
 			free = min(free, 1)

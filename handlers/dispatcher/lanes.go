@@ -24,6 +24,7 @@ type lane struct {
 	slots    chan struct{} // one for each request in flight; claims beyond wait for one
 	claims   int           // in hand: in flight, or claimed ahead and waiting for a slot
 	mean     time.Duration // of a request, the latest weighing most
+	handing  time.Duration // the same of a claim, besides its request and its waiting for a slot: the way there and back, and the record
 	failures int           // in a row
 	pausedAt time.Time     // when this process last asked for it to be left alone
 	resumed  time.Time     // when it last said that it need not be any more
@@ -38,10 +39,12 @@ func (l *lanes) widen(road int) {
 	l.road = road
 }
 
-// Claiming ahead keeps a fast target's slots busy while the next claim is made; a slow one's claims would only grow old.
+// Claiming ahead keeps a target's slots busy while the next claim is made. A fast one is ahead by far; a slow one, whose claims
+// would only grow old, by as many as are on their way while its slots work.
 const (
-	aheadFor = 20 * time.Millisecond
-	aheadMax = 512
+	aheadFor  = 20 * time.Millisecond
+	aheadMax  = 512
+	aheadMost = 4 // times its width
 )
 
 // room says how many more claims a target may have in hand.
@@ -52,35 +55,58 @@ const (
 func (l *lanes) room(target string, concurrency int) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var claims, ahead int
+	claims, fast := 0, false
 	if lane := l.lanes[target]; lane != nil {
-		claims = lane.claims
-		if lane.mean > 0 && lane.mean < aheadFor {
-			ahead = min(aheadMax, 4*concurrency)
+		claims, fast = lane.claims, lane.fast()
+	}
+	// What is claimed must not exceed what stays free: claims + n <= road - (taken + n). Claims that wait for a slot are not on the road.
+	if fair := (l.road - l.taken - claims + 1) / 2; !fast && claims+fair < concurrency {
+		if claims == 0 && fair < 1 && l.taken < 2*l.road {
+			return 1
 		}
+		return fair
 	}
-	if ahead == 0 { // what is claimed must not exceed what stays free: claims + n <= road - (taken + n)
-		concurrency = min(concurrency, claims+(l.road-l.taken-claims+1)/2)
-	}
-	if claims == 0 && concurrency < 1 && l.taken < 2*l.road {
-		return 1
-	}
-	return concurrency + ahead - claims
+	return concurrency + l.lanes[target].ahead(concurrency) - claims
 }
 
-// travelMost bounds how many claims may be on their way for each that its target works on.
-const travelMost = 4
-
-// travelling says how many claims of a lane are on their way while its target works on so many: without them, the target would
-// be idle for as long as the way takes. Before it is known how long the target takes, none.
-func (l *lanes) travelling(target string, width int, transit time.Duration) int {
+// ahead says how many claims a target that works on so many has besides.
+func (l *lanes) ahead(target string, width int) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	lane := l.lanes[target]
-	if lane == nil || lane.mean <= 0 {
+	return l.lanes[target].ahead(width)
+}
+
+// fast reports whether a target is known to answer in no time.
+func (at *lane) fast() bool { return at.mean > 0 && at.mean < aheadFor }
+
+func (at *lane) ahead(width int) int {
+	if at == nil {
 		return 0
 	}
-	return int(math.Ceil(float64(width) * min(travelMost, float64(transit)/float64(lane.mean))))
+	return Ahead(width, at.mean, at.handing)
+}
+
+// Ahead is how many claims a target has in hand besides the requests that it works on at once, so many, when a request takes so
+// long, and a claim so long besides. It is none before it is known how long the target takes.
+func Ahead(width int, request, handing time.Duration) int {
+	switch {
+	case request <= 0 || width <= 0:
+		return 0
+	case request < aheadFor:
+		return min(aheadMax, aheadMost*width)
+	}
+	return min(aheadMax, int(math.Ceil(float64(width)*min(aheadMost, float64(handing)/float64(request)))))
+}
+
+// handed tells how long a claim was in hand besides its request and its waiting for a slot.
+func (l *lanes) handed(target string, d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at := l.lanes[target]
+	if at.handing == 0 {
+		at.handing = max(d, 1)
+	}
+	at.handing = max(1, at.handing+(d-at.handing)/32)
 }
 
 // enter takes claims in hand.

@@ -8,6 +8,7 @@ import (
 type metrics struct {
 	attempts *prometheus.CounterVec
 	seconds  prometheus.Histogram
+	handing  prometheus.Histogram
 	inFlight prometheus.GaugeFunc
 	lost     prometheus.Counter
 	expired  prometheus.Counter
@@ -22,6 +23,10 @@ func newMetrics(l *lanes) metrics {
 	return metrics{
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ledger_attempts_total", Help: "Attempts finished by this process, by verdict."}, []string{"verdict"}),
 		seconds:  prometheus.NewHistogram(prometheus.HistogramOpts{Name: "ledger_attempt_seconds", Help: "Time of one request.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 16)}),
+		handing: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "ledger_handover_seconds", Buckets: prometheus.ExponentialBuckets(0.001, 2, 16),
+			Help: "Time that a delivery was in hand besides its request and its waiting for a slot of its target: the way to who sends it and back, and the record.",
+		}),
 		inFlight: prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "ledger_attempts_in_hand", Help: "Claims of this process that are being sent or are about to be."}, func() float64 { return float64(l.inHand()) }),
 		lost:     prometheus.NewCounter(prometheus.CounterOpts{Name: "ledger_attempts_lost_total", Help: "Attempts recorded as lost: their worker died, their outcome is unknown."}),
 		expired:  prometheus.NewCounter(prometheus.CounterOpts{Name: "ledger_deliveries_expired_total", Help: "Deliveries whose time passed before they were sent."}),
@@ -37,7 +42,7 @@ func (m metrics) register(r prometheus.Registerer) error {
 	if r == nil {
 		return nil
 	}
-	for _, c := range []prometheus.Collector{m.attempts, m.seconds, m.inFlight, m.lost, m.expired, m.pauses, m.lastSent, m.queue, m.paused, m.silence} {
+	for _, c := range []prometheus.Collector{m.attempts, m.seconds, m.handing, m.inFlight, m.lost, m.expired, m.pauses, m.lastSent, m.queue, m.paused, m.silence} {
 		if err := r.Register(c); err != nil {
 			return err
 		}

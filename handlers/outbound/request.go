@@ -55,6 +55,8 @@ type Outcome struct {
 	Attempt domain.DeliveryAttempted `json:"attempt"` // what the sender knows of it: the request, the answer, the times
 	Verdict platforms.Verdict        `json:"verdict"`
 
+	// Waited is how long it waited for a slot of its target where it was sent.
+	Waited time.Duration `json:"-"`
 	// Recorded, unless it is nil, is called once the ledger holds the outcome.
 	Recorded func() `json:"-"`
 }
