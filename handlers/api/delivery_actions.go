@@ -35,10 +35,9 @@ func (a *api) controls() dispatcher.Controls {
 
 // RetryReason says why a delivery is tried again.
 type RetryReason struct {
-	_             struct{} `additionalProperties:"false"`
-	Reason        string   `json:"reason,omitempty" maxLength:"1000" doc:"Why, in words."`
-	DryRun        bool     `json:"dry_run,omitempty" doc:"Only say what has changed since; put nothing back."`
-	EvenSucceeded bool     `json:"even_succeeded,omitempty" doc:"Send it again although it succeeded, which may reach the person twice."`
+	Reason        string `json:"reason,omitempty" maxLength:"1000" doc:"Why, in words."`
+	DryRun        bool   `json:"dry_run,omitempty" doc:"Only say what has changed since; put nothing back."`
+	EvenSucceeded bool   `json:"even_succeeded,omitempty" doc:"Send it again although it succeeded, which may reach the person twice."`
 }
 
 type retryDeliveryInput struct {
@@ -81,8 +80,7 @@ func (a *api) retryDelivery(ctx context.Context, in *retryDeliveryInput) (*retry
 
 // CancelReason says why a delivery is stopped.
 type CancelReason struct {
-	_      struct{} `additionalProperties:"false"`
-	Reason string   `json:"reason,omitempty" maxLength:"1000" doc:"Why, in words."`
+	Reason string `json:"reason,omitempty" maxLength:"1000" doc:"Why, in words."`
 }
 
 type cancelDeliveryInput struct {

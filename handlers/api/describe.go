@@ -53,7 +53,17 @@ func finish(spec *huma.OpenAPI) {
 			}
 		}
 	}
-	for _, name := range []string{"TargetDraft", "TargetConfig", "Auth", "BasicAuth", "OAuth2", "TLS", "Breaker", "PreviewRequest", "TestRequest", "ConsentDecision", "Retry", "Limits", "ConsentRule", "ConsentChange", "Contact"} {
+	for _, name := range []string{"TargetConfig", "Auth", "BasicAuth", "OAuth2", "TLS", "Breaker", "Retry", "Limits", "ConsentRule", "ConsentChange", "Contact"} {
 		schemas[name].AdditionalProperties = false
+	}
+	for _, path := range spec.Paths {
+		for _, o := range []*huma.Operation{path.Post, path.Put, path.Patch, path.Delete} {
+			if o == nil || o.RequestBody == nil {
+				continue
+			}
+			if body := o.RequestBody.Content["application/json"]; body != nil && body.Schema.Ref != "" { // one without is read by its handler
+				spec.Components.Schemas.SchemaFromRef(body.Schema.Ref).AdditionalProperties = false
+			}
+		}
 	}
 }

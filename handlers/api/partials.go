@@ -151,9 +151,8 @@ func (a *api) templates(ctx context.Context) (domain.Partials, []domain.Target, 
 
 // PartialChange is what a partial becomes.
 type PartialChange struct {
-	_      struct{} `additionalProperties:"false"`
-	Source string   `json:"source" doc:"The Twig template."`
-	Reason string   `json:"reason,omitempty" maxLength:"1024" doc:"Why, in words."`
+	Source string `json:"source" doc:"The Twig template."`
+	Reason string `json:"reason,omitempty" maxLength:"1024" doc:"Why, in words."`
 }
 
 type putPartialInput struct {

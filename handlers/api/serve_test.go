@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 )
 
@@ -138,6 +139,37 @@ func TestHeadersThatAreTooLongAreRefused(t *testing.T) {
 	stop()
 	if err := <-served; err != nil {
 		t.Error(err)
+	}
+}
+
+// A field that we do not know is refused wherever somebody asks for something: leaving it out would do something else than was
+// asked for, such as replaying everything instead of one target's.
+func TestWhatWeDoNotKnowIsRefused(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	bodies := 0
+	for path, item := range h.api.huma.OpenAPI().Paths {
+		for _, o := range []*huma.Operation{item.Post, item.Put, item.Patch, item.Delete} {
+			if o == nil || o.RequestBody == nil || o.RequestBody.Content["application/json"] == nil {
+				continue
+			}
+			if ref := o.RequestBody.Content["application/json"].Schema.Ref; ref != "" {
+				bodies++
+				if closed, ok := h.api.huma.OpenAPI().Components.Schemas.SchemaFromRef(ref).AdditionalProperties.(bool); !ok || closed {
+					t.Errorf("%s %s takes what it does not know", o.Method, path)
+				}
+			}
+		}
+	}
+	if bodies < 20 {
+		t.Errorf("%d bodies were looked at", bodies)
+	}
+	for path, body := range map[string]string{
+		"/v1/replays":              `{"filter":{"target":"reward"},"reason":"mended"}`,
+		"/v1/tokens":               `{"name":"short","role":"analyst","expires":"2026-12-02T00:00:00Z"}`,
+		"/v1/targets/reward/pause": `{"till":"2026-12-02T00:00:00Z"}`,
+	} {
+		problem(t, h.call("admin", "POST", path, body), http.StatusUnprocessableEntity, "invalid")
 	}
 }
 

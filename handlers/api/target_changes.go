@@ -90,9 +90,8 @@ func (a *api) diffTarget(ctx context.Context, in *diffTargetInput) (*diffTargetO
 
 // Rollback names the version to return to.
 type Rollback struct {
-	_       struct{} `additionalProperties:"false"`
-	Version int64    `json:"version" minimum:"1"`
-	Reason  string   `json:"reason,omitempty" maxLength:"1024" doc:"Why, in words."`
+	Version int64  `json:"version" minimum:"1"`
+	Reason  string `json:"reason,omitempty" maxLength:"1024" doc:"Why, in words."`
 }
 
 type rollBackTargetInput struct {
@@ -114,9 +113,8 @@ func (a *api) rollBackTarget(ctx context.Context, in *rollBackTargetInput) (*tar
 
 // Move is where a target leads from now on.
 type Move struct {
-	_      struct{} `additionalProperties:"false"`
-	URL    string   `json:"url" maxLength:"8192" doc:"A template, as in the target."`
-	Reason string   `json:"reason,omitempty" maxLength:"1024" doc:"Why, in words."`
+	URL    string `json:"url" maxLength:"8192" doc:"A template, as in the target."`
+	Reason string `json:"reason,omitempty" maxLength:"1024" doc:"Why, in words."`
 }
 
 type moveTargetInput struct {

@@ -306,8 +306,7 @@ func (a *api) deleteTarget(ctx context.Context, in *deleteTargetInput) (*struct{
 
 // SwitchReason says why a target is switched off or on.
 type SwitchReason struct {
-	_      struct{} `additionalProperties:"false"`
-	Reason string   `json:"reason,omitempty" maxLength:"1024" doc:"Why, in words."`
+	Reason string `json:"reason,omitempty" maxLength:"1024" doc:"Why, in words."`
 }
 
 type switchTargetInput struct {

@@ -242,9 +242,8 @@ func (a *api) listBins(ctx context.Context, _ *struct{}) (*listBinsOutput, error
 
 // NewBin says what a bin is to be like.
 type NewBin struct {
-	_      struct{} `additionalProperties:"false"`
-	Lasts  string   `json:"lasts,omitempty" doc:"Such as 2h, at most 720h; 24h by default."`
-	Status int      `json:"status,omitempty" minimum:"200" maximum:"599" doc:"HTTP status that it answers with; 200 by default. With 503 one sees retries."`
+	Lasts  string `json:"lasts,omitempty" doc:"Such as 2h, at most 720h; 24h by default."`
+	Status int    `json:"status,omitempty" minimum:"200" maximum:"599" doc:"HTTP status that it answers with; 200 by default. With 503 one sees retries."`
 }
 
 type createBinInput struct{ Body *NewBin }
