@@ -24,6 +24,7 @@ type Definition struct {
 	Source  string            // apply.sql, which Apply was read from
 	Linger  time.Duration     // how long the live projection lets events gather; see schema.Subscription
 	Yield   time.Duration     // the same under load
+	Most    int               // events in a slice of the live projection; 0: as many as the engine takes
 	Digest  [sha256.Size]byte // of the files
 }
 
@@ -43,6 +44,13 @@ func Define(name string, version int, files fs.FS) Definition {
 	if err != nil {
 		panic(err)
 	}
+	return d
+}
+
+// InSlicesOf bounds the slices of the live projection: what one slice holds is seen when all of it is applied, so whoever waits
+// for a single event of a burst waits for a small slice.
+func (d Definition) InSlicesOf(most int) Definition {
+	d.Most = most
 	return d
 }
 

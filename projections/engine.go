@@ -133,8 +133,12 @@ type Live struct {
 func (e *Engine) Live(limit int) []Live {
 	out := make([]Live, 0, len(e.all))
 	for _, d := range e.all {
+		most := limit
+		if d.Most > 0 {
+			most = min(most, d.Most)
+		}
 		out = append(out, Live{
-			Subscription: schema.Subscription{Name: d.SubscriptionName(), Limit: limit, Types: d.Types(), Linger: d.Linger, Yield: d.Yield},
+			Subscription: schema.Subscription{Name: d.SubscriptionName(), Limit: most, Types: d.Types(), Linger: d.Linger, Yield: d.Yield},
 			Handle:       e.keeper(d),
 		})
 	}
