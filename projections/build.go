@@ -59,7 +59,7 @@ func (e *Engine) Build(ctx context.Context, d Definition, o BuildOptions) (Built
 		o.Slice = defaultSlice
 	}
 	r := &run{
-		e: e, d: d, place: place{o.Into, o.Own}, purpose: "build", by: o.By, slice: o.Slice, progress: o.Progress, goal: o.UpTo,
+		e: e, d: d, place: place{schema: o.Into, own: o.Own}, purpose: "build", by: o.By, slice: o.Slice, progress: o.Progress, goal: o.UpTo,
 	}
 	if err := r.exclusively(ctx, func() error { return r.build(ctx) }); err != nil {
 		return Built{}, fmt.Errorf("build %s: %w", d.Name, err)
@@ -78,7 +78,7 @@ func (r *run) build(ctx context.Context) error {
 		return err
 	}
 	if !r.place.own {
-		if err := r.analyze(ctx); err != nil {
+		if err := r.analyze(ctx, look); err != nil {
 			return err
 		}
 	}
@@ -123,7 +123,7 @@ func (e *Engine) Drop(ctx context.Context, into string) error {
 		return fmt.Errorf("drop %s: %w", into, err)
 	}
 	if exists {
-		if err := e.drop(ctx, tx, place{into, own}); err != nil {
+		if err := e.drop(ctx, tx, place{schema: into, own: own}); err != nil {
 			return fmt.Errorf("drop %s: %w", into, err)
 		}
 	}

@@ -16,7 +16,8 @@ import (
 // place is the SQL schema that a projection's statements work in.
 type place struct {
 	schema string
-	own    bool // an analyst's: what runs here can write here and nowhere else
+	own    bool  // an analyst's: what runs here can write here and nowhere else
+	desk   *desk // on which a slice may lie that its statements read; nil: they read the ledger
 }
 
 // StatementError is a statement of a projection that PostgreSQL refused, and where it stands.
@@ -82,9 +83,16 @@ func (e *Engine) index(ctx context.Context, tx *sql.Tx, p place, d Definition) e
 	return e.run(ctx, tx, p, d, Statement{SQL: d.Indexes, Line: 1}, "indexes.sql")
 }
 
-// enter and leave bracket statements that work in a place: its own schema comes first, then the ledger's.
-func (e *Engine) enter(p place) string {
-	return "SET LOCAL search_path = " + pq.QuoteIdentifier(p.schema) + ", " + pq.QuoteIdentifier(e.name) + ", pg_temp;\n"
+// enter and leave bracket statements that work in a place: its own schema comes first, then the ledger's. What lies on a desk
+// goes before both.
+func (e *Engine) enter(p place, laid bool) string {
+	path := pq.QuoteIdentifier(p.schema) + ", " + pq.QuoteIdentifier(e.name)
+	if laid {
+		path = "pg_temp, " + path
+	} else {
+		path += ", pg_temp"
+	}
+	return "SET LOCAL search_path = " + path + ";\n"
 }
 
 func (e *Engine) leave() string {
@@ -106,7 +114,7 @@ func (e *Engine) wear(p place, text string) string {
 
 // run runs one text in a place. An error about the text is a *StatementError.
 func (e *Engine) run(ctx context.Context, tx *sql.Tx, p place, d Definition, s Statement, file string) error {
-	before := e.enter(p)
+	before := e.enter(p, false)
 	_, err := tx.ExecContext(ctx, before+e.wear(p, s.SQL)+e.leave())
 	if err == nil || schema.Transient(err) || ctx.Err() != nil {
 		return err
@@ -151,7 +159,7 @@ func (e *Engine) applyIf(ctx context.Context, tx *sql.Tx, p place, d Definition,
 	if statements == "" {
 		return nil
 	}
-	_, err := tx.ExecContext(ctx, condition+e.enter(p)+e.wear(p, statements)+e.leave())
+	_, err := tx.ExecContext(ctx, condition+e.enter(p, p.desk.holds(s))+e.wear(p, statements)+e.leave())
 	if err == nil || s.Len() > 1 || schema.Transient(err) || ctx.Err() != nil || isOutdated(err) {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/lib/pq"
@@ -30,46 +31,99 @@ func (e *Engine) old(d Definition) string { return e.live(d) + "__old" }
 //
 // Errors: ErrBusy; *EventError with the event that it cannot be built beyond, after which the old tables go on serving.
 func (e *Engine) Rebuild(ctx context.Context, d Definition, o RebuildOptions) error {
-	if o.Slice <= 0 {
-		o.Slice = defaultSlice
-	}
-	r := &run{e: e, d: d, place: e.next(d), purpose: "rebuild", by: o.By, slice: o.Slice, progress: o.Progress}
-	err := r.exclusively(ctx, func() error { return r.rebuild(ctx) })
-	if err != nil {
-		return fmt.Errorf("rebuild %s: %w", d.Name, err)
-	}
-	e.log.InfoContext(ctx, "projection rebuilt", logProjection(d), slog.Int64("position", r.position), slog.Duration("took", time.Since(r.start)))
-	return nil
+	return e.RebuildAll(ctx, []Definition{d}, 1, func(Definition) RebuildOptions { return o })
 }
 
-func (r *run) rebuild(ctx context.Context) error {
+// RebuildAll rebuilds several projections: side by side, so that the ledger is read once for all of them, by as many sessions at
+// a time as atOnce says. It goes on with the others when one fails.
+func (e *Engine) RebuildAll(ctx context.Context, all []Definition, atOnce int, o func(Definition) RebuildOptions) error {
+	runs := make([]*run, len(all))
+	places := make([]string, len(all))
+	for i, d := range all {
+		options := o(d)
+		if options.Slice <= 0 {
+			options.Slice = defaultSlice
+		}
+		runs[i] = &run{e: e, d: d, place: e.next(d), purpose: "rebuild", by: options.By, slice: options.Slice, progress: options.Progress}
+		places[i] = runs[i].place.schema + buildLock
+	}
+	unlock, mine, err := schema.TryLocks(ctx, e.db, places...)
+	if err != nil {
+		return fmt.Errorf("rebuild: %w", err)
+	}
+	defer unlock()
+	for i, r := range runs {
+		r.start = time.Now() //nolint:forbidigo // measures how long it took; nothing is decided by it
+		if !slices.Contains(mine, places[i]) {
+			r.err = ErrBusy
+		}
+	}
+	each(runs, atOnce, func(r *run) error { return r.begin(ctx) })
+	e.sideBySide(ctx, runs, atOnce)
+	longestFirst(runs) // whose tables are large takes long to make indexes, too
+	each(runs, atOnce, func(r *run) error { return r.finish(ctx) })
+
+	var errs []error
+	for _, r := range runs {
+		switch {
+		case r.err == nil:
+			e.log.InfoContext(ctx, "projection rebuilt", logProjection(r.d), slog.Int64("position", r.position), slog.Duration("took", time.Since(r.start)))
+			continue
+		case !errors.Is(r.err, ErrBusy):
+			r.record(context.WithoutCancel(ctx), r.err)
+		}
+		errs = append(errs, fmt.Errorf("rebuild %s: %w", r.d.Name, r.err))
+	}
+	return errors.Join(errs...)
+}
+
+// each does something with the runs that have not failed, as many at a time as atOnce says.
+func each(runs []*run, atOnce int, do func(*run) error) {
+	var group errgroup.Group
+	group.SetLimit(max(1, atOnce))
+	for _, r := range runs {
+		if r.err == nil {
+			group.Go(func() error { r.err = do(r); return nil })
+		}
+	}
+	_ = group.Wait() // each run keeps its own error
+}
+
+// begin makes the shadow, or finds what an interrupted run left of it.
+func (r *run) begin(ctx context.Context) error {
 	if err := r.dropOld(ctx); err != nil { // a process died between swap and drop
 		return err
 	}
-	if err := r.prepare(ctx, func(int64) bool { return true }); err != nil {
-		return err
-	}
-	first, err := schema.Head(ctx, r.e.db)
-	if err != nil {
-		return err
-	}
-	near := func(position int64) (int64, error) { // what came in since, but for the last of it, which goes with the swap
-		head, err := schema.Head(ctx, r.e.db)
-		if position >= first && head-position <= r.slice/10 {
+	return r.prepare(ctx, func(int64) bool { return true })
+}
+
+// near is how far a rebuild goes before the swap: to the head, but for the last of what came in since its beginning, which
+// goes with the swap.
+func (e *Engine) near(ctx context.Context) (func(position, slice int64) (int64, error), error) {
+	first, err := schema.Head(ctx, e.db)
+	return func(position, slice int64) (int64, error) {
+		head, err := schema.Head(ctx, e.db)
+		if position >= first && head-position <= slice/10 {
 			head = position
 		}
 		return head, err
-	}
-	if err := r.replay(ctx, near); err != nil {
-		return err
-	}
+	}, err
+}
+
+// finish swaps a shadow in that has come near the head.
+func (r *run) finish(ctx context.Context) error {
 	if err := r.index(ctx); err != nil {
 		return err
 	}
-	if err := r.analyze(ctx); err != nil {
+	if err := r.analyze(ctx, look); err != nil {
 		return err
 	}
-	if err := r.replay(ctx, near); err != nil { // while the indexes were made
+	near, err := r.e.near(ctx)
+	if err != nil {
+		return err
+	}
+	// While the indexes were made, and the others finished.
+	if err := r.replay(ctx, func(position int64) (int64, error) { return near(position, r.slice) }); err != nil {
 		return err
 	}
 	if err := r.swap(ctx); err != nil {
@@ -124,21 +178,6 @@ func (r *run) swap(ctx context.Context) error {
 func (r *run) dropOld(ctx context.Context) error {
 	_, err := r.e.db.ExecContext(ctx, "DROP SCHEMA IF EXISTS "+pq.QuoteIdentifier(r.e.old(r.d))+" CASCADE")
 	return err
-}
-
-// RebuildAll rebuilds several projections at once, as many at a time as atOnce says, and goes on with the others when one
-// fails.
-func (e *Engine) RebuildAll(ctx context.Context, all []Definition, atOnce int, o func(Definition) RebuildOptions) error {
-	var group errgroup.Group
-	group.SetLimit(max(1, atOnce))
-	errs := make([]error, len(all))
-	for i, d := range all {
-		group.Go(func() error {
-			errs[i] = e.Rebuild(ctx, d, o(d))
-			return nil
-		})
-	}
-	return errors.Join(group.Wait(), errors.Join(errs...))
 }
 
 func logProjection(d Definition) slog.Attr { return slog.String("projection", d.Name) }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/lib/pq"
@@ -41,8 +42,11 @@ type run struct {
 	position int64
 	goal     int64
 	indexed  bool
+	analyzed int64 // position at which the planner was last told
 	start    time.Time
-	began    int64 // position at start
+	began    int64         // position at start
+	took     time.Duration // by the last slice; those that take long are given out first
+	err      error         // why it has ended, where several run side by side
 }
 
 // buildSettings suit long statements over many events: no time for compiling plans, memory for sorting, and no waiting for the
@@ -58,10 +62,10 @@ func (r *run) exclusively(ctx context.Context, do func() error) error {
 	if err != nil {
 		return err
 	}
+	defer unlock()
 	if !mine {
 		return ErrBusy
 	}
-	defer unlock()
 	r.start = time.Now() //nolint:forbidigo // measures how long it took; nothing is decided by it
 	err = do()
 	if err != nil {
@@ -130,11 +134,14 @@ func (r *run) prepare(ctx context.Context, fits func(position int64) bool) error
 	}
 	if !exists || own != r.place.own || string(digest) != string(r.d.Digest[:]) || !fits(r.position) {
 		if exists {
-			if err := r.e.drop(ctx, tx, place{r.place.schema, own}); err != nil {
+			if err := r.e.drop(ctx, tx, place{schema: r.place.schema, own: own}); err != nil {
 				return err
 			}
 		}
 		if err := r.e.create(ctx, tx, r.place, r.d); err != nil {
+			return err
+		}
+		if err := r.autovacuum(ctx, tx, "SET (autovacuum_enabled = off)"); err != nil { // it would tidy what is still being written
 			return err
 		}
 		r.position, r.indexed = 0, false
@@ -162,7 +169,7 @@ func (e *Engine) drop(ctx context.Context, tx *sql.Tx, p place) error {
 
 // replay applies slice after slice up to where upTo says, which is asked before each.
 func (r *run) replay(ctx context.Context, upTo func(position int64) (goal int64, err error)) error {
-	analyzed := r.position
+	r.analyzed = r.position
 	for {
 		goal, err := upTo(r.position)
 		if err != nil || r.position >= goal {
@@ -172,18 +179,24 @@ func (r *run) replay(ctx context.Context, upTo func(position int64) (goal int64,
 		if err := r.apply(ctx, to, goal); err != nil {
 			return err
 		}
-		r.position = to
-		if p := r.told(goal); r.progress != nil {
-			r.progress(p)
-		}
-		// What the planner knows of the new tables grows old as they grow.
-		if !r.place.own && r.position-analyzed >= analyzed && r.position < goal {
-			if err := r.analyze(ctx); err != nil {
-				return err
-			}
-			analyzed = r.position
+		if err := r.moved(ctx, to, goal); err != nil {
+			return err
 		}
 	}
+}
+
+// moved tells of a slice that was committed, and has the planner look at the tables when they have doubled: what it knows of
+// them grows old as they grow.
+func (r *run) moved(ctx context.Context, to, goal int64) error {
+	r.position = to
+	if r.progress != nil {
+		r.progress(r.told(goal))
+	}
+	if r.place.own || r.position-r.analyzed < r.analyzed || r.position >= goal {
+		return nil
+	}
+	r.analyzed = r.position
+	return r.analyze(ctx, glance)
 }
 
 func (r *run) told(goal int64) Progress {
@@ -207,14 +220,20 @@ func (r *run) apply(ctx context.Context, to, goal int64) error {
 	if _, err := tx.ExecContext(ctx, buildSettings); err != nil {
 		return err
 	}
-	if err := r.slices(ctx, tx, to); err != nil {
-		return err
-	}
-	if _, err := tx.ExecContext(ctx, `UPDATE builds SET position = $2, goal = $3, rate = $4, updated_at = clock_timestamp() WHERE place = $1`,
-		r.place.schema, to, goal, r.told(goal).Rate); err != nil {
+	if err := r.applyIn(ctx, tx, to, goal); err != nil {
 		return err
 	}
 	return tx.Commit()
+}
+
+// applyIn is apply in a transaction that may hold other runs' slices too.
+func (r *run) applyIn(ctx context.Context, tx *sql.Tx, to, goal int64) error {
+	if err := r.slices(ctx, tx, to); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, `UPDATE builds SET position = $2, goal = $3, rate = $4, updated_at = clock_timestamp() WHERE place = $1`,
+		r.place.schema, to, goal, r.told(goal).Rate)
+	return err
 }
 
 // slices applies what lies between the run's position and another.
@@ -235,18 +254,31 @@ func (r *run) slices(ctx context.Context, tx *sql.Tx, to int64) error {
 	return nil
 }
 
+// How closely the planner looks at the tables: what it has to know to apply slices, it sees at a tenth of the usual sample, of
+// which a rebuild takes several.
+const (
+	glance = "10"
+	look   = "DEFAULT"
+)
+
 // analyze tells the planner what the tables hold.
-func (r *run) analyze(ctx context.Context) error {
+func (r *run) analyze(ctx context.Context, closely string) error {
 	tables, err := tablesIn(ctx, r.e.db, r.place.schema)
+	if err != nil || len(tables) == 0 {
+		return err
+	}
+	for i, table := range tables {
+		tables[i] = pq.QuoteIdentifier(r.place.schema) + "." + pq.QuoteIdentifier(table)
+	}
+	tx, err := r.e.db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
-	for _, table := range tables {
-		if _, err := r.e.db.ExecContext(ctx, "ANALYZE "+pq.QuoteIdentifier(r.place.schema)+"."+pq.QuoteIdentifier(table)); err != nil {
-			return err
-		}
+	defer tx.Rollback()
+	if _, err := tx.ExecContext(ctx, "SET LOCAL default_statistics_target = "+closely+"; ANALYZE "+strings.Join(tables, ", ")); err != nil {
+		return err
 	}
-	return nil
+	return tx.Commit()
 }
 
 // index makes what only readers need, once.
@@ -265,9 +297,29 @@ func (r *run) index(ctx context.Context) error {
 	if err := r.e.index(ctx, tx, r.place, r.d); err != nil {
 		return err
 	}
+	if err := r.autovacuum(ctx, tx, "RESET (autovacuum_enabled)"); err != nil {
+		return err
+	}
 	if _, err := tx.ExecContext(ctx, `UPDATE builds SET indexed = true WHERE place = $1`, r.place.schema); err != nil {
 		return err
 	}
 	r.indexed = true
 	return tx.Commit()
+}
+
+// autovacuum says whether the server tidies the tables by itself. An analyst's are left as they are: they belong to another role.
+func (r *run) autovacuum(ctx context.Context, tx *sql.Tx, how string) error {
+	if r.place.own {
+		return nil
+	}
+	tables, err := tablesIn(ctx, tx, r.place.schema)
+	if err != nil {
+		return err
+	}
+	var b strings.Builder
+	for _, table := range tables {
+		fmt.Fprintf(&b, "ALTER TABLE %s.%s %s;\n", pq.QuoteIdentifier(r.place.schema), pq.QuoteIdentifier(table), how)
+	}
+	_, err = tx.ExecContext(ctx, b.String())
+	return err
 }

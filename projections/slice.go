@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/lib/pq"
+
 	"github.com/dispatch-ledger/dispatch-ledger/schema"
 )
 
@@ -16,32 +18,24 @@ const slicesRemembered = 1000
 // slice gives a slice for a projection to replay, with the types of the events in it where that spares statements. Each
 // statement reads the whole slice for the few events that it is about, and most slices hold none of those of most statements; so
 // one look at the types pays. The ledger never changes, so a look is remembered for the projections that come after.
-func (e *Engine) slice(ctx context.Context, q schema.Querier, d Definition, from, to int64) (schema.Slice, error) {
-	s := schema.Slice{From: from, To: to}
-	if !d.choosy() {
-		return s, nil
+func (e *Engine) slice(ctx context.Context, q schema.Querier, d Definition, from, to int64) (s schema.Slice, err error) {
+	s = schema.Slice{From: from, To: to}
+	if d.choosy() {
+		s.Types, err = e.typesIn(ctx, q, from, to)
 	}
+	return s, err
+}
+
+func (e *Engine) typesIn(ctx context.Context, q schema.Querier, from, to int64) (types []string, err error) {
 	if types, ok := e.held.Get(bounds{from, to}); ok {
-		s.Types = types
-		return s, nil
+		return types, nil
 	}
-	rows, err := q.QueryContext(ctx, `SELECT DISTINCT type FROM events WHERE position > $1 AND position <= $2`, from, to)
+	err = q.QueryRowContext(ctx, `SELECT array_agg(type) FROM (SELECT DISTINCT type FROM events WHERE position > $1 AND position <= $2) held`, from, to).Scan(pq.Array(&types))
 	if err != nil {
-		return s, fmt.Errorf("types of events %s: %w", s, err)
+		return nil, fmt.Errorf("types of events %s: %w", schema.Slice{From: from, To: to}, err)
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var t string
-		if err := rows.Scan(&t); err != nil {
-			return s, fmt.Errorf("types of events %s: %w", s, err)
-		}
-		s.Types = append(s.Types, t)
-	}
-	if err := rows.Err(); err != nil {
-		return s, fmt.Errorf("types of events %s: %w", s, err)
-	}
-	e.held.Add(bounds{from, to}, s.Types)
-	return s, nil
+	e.held.Add(bounds{from, to}, types)
+	return types, nil
 }
 
 // choosy reports whether several of the projection's statements are about some types of events only.

@@ -35,6 +35,11 @@ func newBench(s *settings) *cobra.Command {
 // benchmark gives a command a ledger of its own, on a private database in a temporary directory unless one is named.
 // It must be an empty one: figures are only worth something when it is known what they were measured on.
 func (s *settings) benchmark(cmd *cobra.Command, do func(context.Context, *store) error) error {
+	return s.benchmarkOn(cmd, 0, do)
+}
+
+// benchmarkOn is benchmark on a ledger that holds so many events already.
+func (s *settings) benchmarkOn(cmd *cobra.Command, held int64, do func(context.Context, *store) error) error {
 	if !cmd.Flags().Changed("data-dir") {
 		dir, err := os.MkdirTemp("", "dispatch-ledger-bench-")
 		if err != nil {
@@ -47,8 +52,14 @@ func (s *settings) benchmark(cmd *cobra.Command, do func(context.Context, *store
 		s.dataDir = dir
 	}
 	return s.serving(cmd.Context(), func(ctx context.Context, st *store) error {
-		if head, err := st.ledger.Head(ctx); err != nil || head > 0 {
-			return fmt.Errorf("the ledger holds %d events (%w); measure on an empty one", head, err)
+		head, err := st.ledger.Head(ctx)
+		switch {
+		case err != nil:
+			return err
+		case head != held && held == 0:
+			return fmt.Errorf("the ledger holds %d events; measure on an empty one", head)
+		case head != held:
+			return fmt.Errorf("the ledger holds %d events and not %d; fill one with --fill-only and the same --events and --data-dir", head, held)
 		}
 		return do(ctx, st)
 	})

@@ -24,6 +24,8 @@ type projectionBench struct {
 	atOnce  int
 	singles int  // events of the baselines that take them one by one
 	all     bool // nothing but all at once, beside the first baseline
+	fill    bool // make the events and measure nothing
+	filled  bool // they are there
 }
 
 func newBenchProjections(s *settings) *cobra.Command {
@@ -32,21 +34,33 @@ func newBenchProjections(s *settings) *cobra.Command {
 		Use: "projections", Args: cobra.NoArgs,
 		Short: "Projections live and rebuilt, beside one statement over everything, a Go handler an event, and stock watermill-sql",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return s.benchmark(cmd, func(ctx context.Context, st *store) error { return st.benchProjections(ctx, b) })
+			held := int64(0)
+			if b.filled {
+				held = int64(b.events)
+			}
+			if (b.fill || b.filled) && !cmd.Flags().Changed("data-dir") {
+				return usagef("--fill-only and --filled are about the ledger of a --data-dir; name one")
+			}
+			return s.benchmarkOn(cmd, held, func(ctx context.Context, st *store) error { return st.benchProjections(ctx, b) })
 		},
 	}
 	cmd.Flags().IntVar(&b.events, "events", 200_000, "mixed events in the ledger")
 	cmd.Flags().IntVar(&b.atOnce, "at-once", 2, "projections that are rebuilt at the same time")
 	cmd.Flags().IntVar(&b.singles, "singles", 20_000, "events of the baselines that take them one by one")
 	cmd.Flags().BoolVar(&b.all, "all-only", false, "measure only the rebuild of all, beside one statement over everything")
+	cmd.Flags().BoolVar(&b.fill, "fill-only", false, "put the events into the ledger of --data-dir and measure nothing: to measure on them several times, or `rebuild` in a process of its own")
+	cmd.Flags().BoolVar(&b.filled, "filled", false, "measure on the events that --fill-only put there")
+	cmd.MarkFlagsMutuallyExclusive("fill-only", "filled")
 	return cmd
 }
 
 func (st *store) benchProjections(ctx context.Context, b projectionBench) error {
 	out := st.settings.env.stdout
 	start := time.Now()
-	if err := st.fill(ctx, b.events); err != nil {
-		return err
+	if !b.filled {
+		if err := st.fill(ctx, b.events); err != nil {
+			return err
+		}
 	}
 	owner, err := schema.Connect(st.url, schema.Options{Name: st.settings.name})
 	if err != nil {
@@ -56,8 +70,14 @@ func (st *store) benchProjections(ctx context.Context, b projectionBench) error 
 	if _, err := owner.ExecContext(ctx, `VACUUM ANALYZE events`); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%d mixed events, appended in %s\n", b.events, time.Since(start).Round(time.Second))
-
+	if b.filled {
+		fmt.Fprintf(out, "%d mixed events\n", b.events)
+	} else {
+		fmt.Fprintf(out, "%d mixed events, appended in %s\n", b.events, time.Since(start).Round(time.Second))
+	}
+	if b.fill {
+		return nil
+	}
 	var lines []measured
 	measure := func(what string, n int, do func() error) error {
 		before, err := st.spent(ctx)

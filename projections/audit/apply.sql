@@ -1,15 +1,18 @@
--- name: where what occurs
+-- name: where what occurs, and what met
+WITH seen AS MATERIALIZED (
+    SELECT (position - 1) / 256 AS block, type, actor, target, count(*) AS n FROM slice GROUP BY 1, 2, 3, 4
+), meeting AS (
+    INSERT INTO met (type, actor, target)
+    SELECT DISTINCT type, actor, coalesce(target, '') FROM seen
+    ON CONFLICT (type, actor, target) DO NOTHING
+)
 INSERT INTO blocks AS b (dimension, name, block, n)
-SELECT dimension, name, (position - 1) / 256, count(*)
-FROM slice, LATERAL (VALUES ('type', type), ('target', target), ('actor', actor)) AS v (dimension, name)
+SELECT dimension, name, block, sum(n)
+FROM seen, LATERAL (VALUES ('type', type), ('target', target), ('actor', actor)) AS v (dimension, name)
 WHERE name IS NOT NULL
 GROUP BY 1, 2, 3
+ORDER BY 1, 2, 3
 ON CONFLICT (dimension, name, block) DO UPDATE SET n = b.n + excluded.n;
-
--- name: what met
-INSERT INTO met (type, actor, target)
-SELECT DISTINCT type, actor, coalesce(target, '') FROM slice
-ON CONFLICT (type, actor, target) DO NOTHING;
 
 -- name: consent changes and their kinds
 -- on: consent.changed

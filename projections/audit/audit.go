@@ -14,4 +14,4 @@ var files embed.FS
 
 // Definition is where what occurs, and every consent change by its kind. Nobody waits for it: what it has not seen yet is
 // read from the ledger.
-var Definition = projections.Define("audit", 2, files).Lingering(50 * time.Millisecond).Yielding(time.Second)
+var Definition = projections.Define("audit", 3, files).Lingering(50 * time.Millisecond).Yielding(time.Second)

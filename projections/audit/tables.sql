@@ -34,6 +34,5 @@ CREATE TABLE consent_changes (
     profile_id  uuid        NOT NULL,
     decided_at  timestamptz NOT NULL,
     recorded_at timestamptz NOT NULL,
-    actor       text        NOT NULL,
-    PRIMARY KEY (position, kind)
+    actor       text        NOT NULL
 );

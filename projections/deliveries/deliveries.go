@@ -12,4 +12,4 @@ import (
 var files embed.FS
 
 // Definition is the audit trail: a row for each delivery and one for each attempt.
-var Definition = projections.Define("deliveries", 5, files).Lingering(5 * time.Millisecond).Yielding(time.Second)
+var Definition = projections.Define("deliveries", 6, files).Lingering(5 * time.Millisecond).Yielding(time.Second)

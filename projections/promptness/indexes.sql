@@ -1,4 +1,6 @@
--- For readers alone: the events are applied by primary key.
+-- For readers alone: the events are applied by the primary keys that tables.sql has. Opt-outs are only ever added.
+
+ALTER TABLE optouts ADD PRIMARY KEY (position, channel, purpose);
 
 -- How soon were this person's opt-outs honoured?
 CREATE INDEX optouts_profile ON optouts (profile_id, position);

@@ -12,4 +12,4 @@ import (
 var files embed.FS
 
 // Definition is every opt-out, and what each platform was asked and answered about it.
-var Definition = projections.Define("promptness", 3, files)
+var Definition = projections.Define("promptness", 4, files)

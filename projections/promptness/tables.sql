@@ -6,8 +6,7 @@ CREATE TABLE optouts (
     purpose     text COLLATE "C" NOT NULL,
     profile_id  uuid             NOT NULL,
     decided_at  timestamptz      NOT NULL,  -- when the person decided
-    recorded_at timestamptz      NOT NULL,  -- when the ledger heard of it
-    PRIMARY KEY (position, channel, purpose)
+    recorded_at timestamptz      NOT NULL   -- when the ledger heard of it
 );
 
 -- One row for each address that a platform was asked to suppress because of a decision.

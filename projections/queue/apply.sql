@@ -3,16 +3,26 @@
 
 -- name: planned
 -- on: delivery.planned
--- Of most plans nothing but their columns matters here, which a search of the text tells in a tenth of the time that parsing it takes.
+-- What is settled in this slice already would be put here only to be taken away again: in a rebuild that is nearly everything. Of the
+-- others mostly nothing but their columns matters here, which a search of the text tells in a tenth of the time that parsing it takes.
+WITH settled AS (
+    SELECT delivery_id, max(position) AS position FROM slice
+    WHERE type IN ('delivery.attempted', 'delivery.attempt_lost', 'delivery.withheld', 'delivery.cancelled', 'delivery.expired')
+      AND state IN ('succeeded', 'failed', 'withheld', 'cancelled', 'expired')
+    GROUP BY 1
+), open AS MATERIALIZED (
+    SELECT p.* FROM (SELECT delivery_id, target, subject, recorded_at, position, data FROM slice WHERE type = 'delivery.planned') p
+    FULL JOIN settled s ON s.delivery_id = p.delivery_id -- a full one, because that is never done row by row, whatever the planner expects
+    WHERE coalesce(p.position, 0) > coalesce(s.position, 0)
+)
 INSERT INTO queue (delivery_id, target, priority, attempt, base, due_at, expires_at, profile_id, planned, since)
 SELECT e.delivery_id, e.target, CASE WHEN d.priority = 'promotional' THEN 1 ELSE 0 END, 1, 0, coalesce(d.due_at, e.recorded_at), d.expires_at,
        CASE WHEN d.ordered THEN e.subject END, e.position, e.position
-FROM slice e LEFT JOIN LATERAL (
+FROM open e LEFT JOIN LATERAL (
     SELECT * FROM json_to_record(e.data) AS d (priority text, due_at timestamptz, expires_at timestamptz, ordered boolean)
     WHERE strpos(e.data::text, '"promotional"') > 0 OR strpos(e.data::text, '"due_at"') > 0 OR strpos(e.data::text, '"expires_at"') > 0 OR strpos(e.data::text, '"ordered"') > 0
     OFFSET 0
-) d ON true
-WHERE e.type = 'delivery.planned';
+) d ON true;
 
 -- name: put back
 -- on: delivery.requeued

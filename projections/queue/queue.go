@@ -13,4 +13,4 @@ var files embed.FS
 
 // Definition is what is still to be sent. It lags by a moment, so that under load many attempts share a slice, and not a whole
 // burst: who is not part of it would wait for all of it to be queued.
-var Definition = projections.Define("queue", 5, files).Lingering(200 * time.Microsecond).Yielding(10 * time.Millisecond).InSlicesOf(2000)
+var Definition = projections.Define("queue", 6, files).Lingering(200 * time.Microsecond).Yielding(10 * time.Millisecond).InSlicesOf(2000)

@@ -43,9 +43,9 @@ WHERE (p.platform, p.channel, p.hash, p.intent, p.decision) = (c.platform, c.cha
 -- name: whose address a hash is
 -- on: consent.changed, profile.observed
 INSERT INTO reach AS r (channel, hash, profile_id, named, position)
-SELECT DISTINCT ON (2, 1, 3) h.channel, decode(h.hash, 'hex'), s.subject, coalesce(s.data->>'decided_by', '') <> 'platform', s.position
-FROM slice s, json_to_recordset(s.data->'contact_hashes') AS h (channel text, hash text)
-WHERE s.type IN ('consent.changed', 'profile.observed') AND s.subject IS NOT NULL
+SELECT DISTINCT ON (2, 1, 3) h.channel, decode(h.hash, 'hex'), s.subject, coalesce(d.decided_by, '') <> 'platform', s.position
+FROM slice s, json_to_record(s.data) AS d (decided_by text, contact_hashes json), json_to_recordset(d.contact_hashes) AS h (channel text, hash text)
+WHERE s.type IN ('consent.changed', 'profile.observed') AND s.subject IS NOT NULL AND strpos(s.data::text, '"contact_hashes"') > 0
 ORDER BY 2, 1, 3, 4 DESC, s.position DESC
 ON CONFLICT (channel, hash, profile_id) DO UPDATE SET named = excluded.named, position = excluded.position
     WHERE excluded.named >= r.named;

@@ -13,4 +13,4 @@ import (
 var files embed.FS
 
 // Definition is the platforms' lists as we know them, beside what we wrote there.
-var Definition = projections.Define("suppressions", 2, files).Lingering(3 * time.Millisecond)
+var Definition = projections.Define("suppressions", 3, files).Lingering(3 * time.Millisecond)
