@@ -14,6 +14,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/mod/semver"
 )
 
 // Errors of the broker.
@@ -80,6 +81,9 @@ const (
 	duplicates = 10 * time.Minute // how long a message's id is remembered
 )
 
+// oldestServer is the first version of NATS whose consumers may name several subjects, as a dispatcher's of fences and tides does.
+const oldestServer = "v2.10.0"
+
 const defaultMaxBytes = 1 << 30
 
 var ledgerName = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
@@ -126,6 +130,10 @@ func Connect(ctx context.Context, c Config) (*Broker, error) {
 	var err error
 	if b.nc, err = nats.Connect(c.URL, options...); err != nil {
 		return nil, fmt.Errorf("%w at %s: %w", ErrUnreachable, redacted(c.URL), err)
+	}
+	if v := b.nc.ConnectedServerVersion(); semver.Compare("v"+v, oldestServer) < 0 {
+		b.nc.Close()
+		return nil, fmt.Errorf("%w: the server at %s is NATS %s; it takes 2.10 or newer, which knows readers of several subjects", ErrConfig, redacted(c.URL), v)
 	}
 	if b.js, err = jetstream.New(b.nc, jetstream.WithDefaultTimeout(5*time.Second)); err != nil {
 		b.nc.Close()

@@ -1,10 +1,12 @@
 package broker
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -82,6 +84,38 @@ func TestProvisioningIsRepeatable(t *testing.T) {
 	alone.names.prefix = "dispatch-ledger.other."
 	if err := alone.Provision(t.Context()); !errors.Is(err, ErrConfig) {
 		t.Errorf("three replicas on one server: %v, want ErrConfig", err)
+	}
+}
+
+// A server that is too old is refused at once: with it dispatchers would wait for ever for what was withdrawn.
+func TestAnOldServerIsRefused(t *testing.T) {
+	t.Parallel()
+	for version, want := range map[string]error{"2.9.10": ErrConfig, "2.10.0": nil, "2.15.2": nil} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		go func() {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			fmt.Fprintf(conn, "INFO {\"server_id\":\"x\",\"version\":%q,\"headers\":true,\"max_payload\":1024}\r\n", version)
+			for lines := bufio.NewScanner(conn); lines.Scan(); {
+				if lines.Text() == "PING" {
+					fmt.Fprint(conn, "PONG\r\n")
+				}
+			}
+		}()
+		b, err := Connect(t.Context(), Config{URL: "nats://" + l.Addr().String(), Ledger: "ledger"})
+		if !errors.Is(err, want) {
+			t.Errorf("NATS %s: %v, want %v", version, err, want)
+		}
+		if err == nil {
+			b.nc.Close()
+		}
 	}
 }
 
