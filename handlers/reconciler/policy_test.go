@@ -264,3 +264,55 @@ func TestFewChangesAreNotAsked(t *testing.T) {
 		t.Errorf("the run ended %s, with %v planned", r.State, r.Counts.Planned)
 	}
 }
+
+// Whoever opted out there, and is lifted there, has opted out here since it was taken in: that is lifted there too, though nothing of
+// ours was ever written.
+func TestWhatWasTakenInIsLiftedThere(t *testing.T) {
+	t.Parallel()
+	c := with(t, "klaviyo", func(p *domain.PlatformPolicy) { p.LiftedThere = domain.LiftAsk })
+	p := c.person()
+	c.decide(t, p, domain.OptedIn, c.clock.Now().Add(-96*time.Hour))
+	c.happen(t, p, simulator.Unsubscribed, c.clock.Now().Add(-time.Hour))
+	c.reconcile(t, reconciler.Request{})
+	c.tell(t)
+	c.clock.Advance(time.Hour)
+	c.happen(t, p, simulator.Resubscribed, c.clock.Now())
+	c.clock.Advance(time.Hour)
+	r := c.reconcile(t, reconciler.Request{Mode: reconciler.Full})
+	if _, asked := c.open(t)[domain.LiftedThere+" "+c.hash(p)]; !asked || c.suppressed(p) || c.standing(t, p) != domain.OptedOut {
+		t.Errorf("asked: %v; found %v; suppressed there: %v; consent here is %q", asked, r.Counts.Differences, c.suppressed(p), c.standing(t, p))
+	}
+}
+
+// The pages of a run lie in tables that a crash of the database empties. A run that finds them gone reads again, and takes nobody to be
+// absent.
+func TestPagesThatACrashTookAreReadAgain(t *testing.T) {
+	t.Parallel()
+	c := with(t, "webhook", func(p *domain.PlatformPolicy) { p.Cap, p.CapFrom = 1, 1 })
+	people := []person{c.person(), c.person(), c.person()}
+	for _, p := range people {
+		c.decide(t, p, domain.OptedIn, c.clock.Now().Add(-time.Hour))
+		c.happen(t, p, simulator.Unsubscribed, c.clock.Now())
+	}
+	id := c.begin(t, reconciler.Request{})
+	if err := c.service.Work(t.Context(), c.name, nil); !errors.Is(err, reconciler.ErrHeld) {
+		t.Fatal(err)
+	}
+	if _, err := c.ledger.DB().ExecContext(t.Context(), `TRUNCATE reconciled_rows, reconciled_state`); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.service.Approve(t.Context(), id, "carol", "first run"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.service.Work(t.Context(), c.name, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range people {
+		if got := c.standing(t, p); got != domain.OptedOut || !c.lists(t, p) {
+			t.Errorf("after the pages were read again consent is %q; on their list, as we know it: %v", got, c.lists(t, p))
+		}
+	}
+	if r := c.run(t, id); r.State != domain.RunDone || r.Counts.Differences[domain.MissingHere] != 3 {
+		t.Errorf("the run ended %s and found %v", r.State, r.Counts.Differences)
+	}
+}

@@ -193,7 +193,7 @@ func (r *run) rewind(ctx context.Context, db *sql.DB, phase string) error {
 	if _, err := tx.ExecContext(ctx, `UPDATE reconciliations SET phase = $2, channel = 1, cursor = '', staged = 0, partial = '{}', since = $3, readbacks = $4, looks = 1 WHERE id = $1`, r.id, phase, since(r.since), r.readbacks); err != nil {
 		return err
 	}
-	r.phase, r.channel, r.cursor, r.staged, r.partial, r.looks = phase, 1, "", 0, nil, 1
+	r.phase, r.channel, r.cursor, r.staged, r.partial, r.looks = phase, 1, "", 0, []string{}, 1 // which is not NULL
 	return tx.Commit()
 }
 
