@@ -103,10 +103,13 @@ func (st *store) resolveAlike(ctx context.Context, platform, class string, res r
 	total := 0
 	for more := true; more; {
 		var n int
-		if n, more, err = svc.ResolveAlike(ctx, platform, class, res); err != nil {
-			return fmt.Errorf("%d were resolved, then: %w", total+n, err)
+		n, more, err = svc.ResolveAlike(ctx, platform, class, res)
+		switch total += n; {
+		case err != nil && total > 0:
+			return fmt.Errorf("%d were resolved, then: %w", total, err)
+		case err != nil:
+			return err
 		}
-		total += n
 		if err := st.catchUpLists(ctx); err != nil {
 			return err
 		}
