@@ -17,12 +17,19 @@ import (
 // the cursor to come to, so are those after it.
 const (
 	crowdedFrom = 50   // firings of one target in a slice that have those of others wait
-	aheadMost   = 100  // firings answered ahead with one slice
-	aheadEach   = 20   // of them of one target
-	aheadLook   = 5000 // events looked at in one look
+	crowdedPart = 10   // a target of which more than one in so many events is a firing is passed over too, after aheadEach of them
 	aheadLooks  = 4    // looks with one slice
 	aheadKept   = 5000 // firings answered ahead that the cursor has not come to; with more of them, none is looked for
 )
+
+// reach is how far ahead a planner looks with one slice.
+type reach struct {
+	look int64 // events looked at in one look
+	most int   // firings answered
+	each int   // of them of one target
+}
+
+var defaultReach = reach{look: 5000, most: 200, each: 50}
 
 // ahead is how far this process has looked.
 type ahead struct {
@@ -116,30 +123,30 @@ func (p *Planner) lookAhead(ctx context.Context, tx schema.Querier, s schema.Sli
 	if err := tx.QueryRowContext(ctx, `SELECT coalesce(min(position), 0) FROM subscriptions WHERE name = ANY($1)`, pq.Array(p.Subscription().After)).Scan(&upTo); err != nil {
 		return nil, fmt.Errorf("look ahead: %w", err)
 	}
-	each := map[string]int{}
+	each, began, full := map[string]int{}, a.seen, false
 	for range aheadLooks {
-		look := schema.Filter{After: a.seen, UpTo: min(upTo, a.seen+aheadLook), Types: []string{"reaction.fired"}, TargetsNot: others}
-		if look.UpTo <= look.After || len(found) >= aheadMost {
+		look := schema.Filter{After: a.seen, UpTo: min(upTo, a.seen+p.reach.look), Types: []string{"reaction.fired"}, TargetsNot: others}
+		if look.UpTo <= look.After || full {
 			break
 		}
 		a.seen = look.UpTo
 		for f, err := range schema.Events(ctx, tx, look) {
-			switch {
-			case err != nil:
+			if err != nil {
 				return nil, err
-			case answered[f.Position]:
-			case each[f.Target] >= aheadEach:
-				if each[f.Target]++; each[f.Target] == aheadEach+1 {
-					others = append(others, f.Target)
-				}
-			default:
-				each[f.Target]++
-				found = append(found, f)
 			}
-			if len(found) >= aheadMost {
-				a.seen = f.Position
+			if answered[f.Position] || slices.Contains(others, f.Target) {
+				continue
+			}
+			if each[f.Target] >= p.reach.each && int64(each[f.Target]*crowdedPart) > f.Position-began {
+				others = append(others, f.Target)
+				continue
+			}
+			if full = len(found) >= p.reach.most || each[f.Target] >= p.reach.each; full { // the next slice goes on here
+				a.seen = f.Position - 1
 				break
 			}
+			each[f.Target]++
+			found = append(found, f)
 		}
 	}
 	for _, target := range others {

@@ -58,6 +58,7 @@ type Planner struct {
 	compiled *lru.Cache[compiledKey, *domain.CompiledTarget]
 	partials domain.Partials // as last read; slices come one at a time
 	ahead    ahead
+	reach    reach
 }
 
 // Express sends deliveries without their going through the queue first.
@@ -93,7 +94,7 @@ func New(l *schema.Ledger, v *schema.Vault, now func() time.Time, variables map[
 	if err != nil {
 		return nil, err
 	}
-	return &Planner{Ledger: l, Vault: v, Now: now, Variables: variables, Log: log, Reads: schema.NewPrepared(l.DB()), compiled: cache}, nil
+	return &Planner{Ledger: l, Vault: v, Now: now, Variables: variables, Log: log, Reads: schema.NewPrepared(l.DB()), compiled: cache, reach: defaultReach}, nil
 }
 
 // Subscription is the planner's. It comes after targets, consent and contacts, so it
