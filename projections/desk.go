@@ -36,8 +36,10 @@ func (e *Engine) openDesk(ctx context.Context) (*desk, error) {
 	d := &desk{e: e, conn: conn}
 	// A session that has used a temporary table before keeps the buffers that it has.
 	_, _ = conn.ExecContext(ctx, "SET temp_buffers = '96MB'")
-	if _, err := conn.ExecContext(ctx, "CREATE TEMP TABLE laid AS SELECT "+deskColumns+" FROM "+pq.QuoteIdentifier(e.name)+".slice WHERE false; "+
-		"CREATE TEMP TABLE sorted (LIKE laid) PARTITION BY LIST (type) ON COMMIT DELETE ROWS; CREATE TEMP TABLE sorted_others PARTITION OF sorted DEFAULT ON COMMIT DELETE ROWS"); err != nil { //nolint:gosec // the name is quoted
+	tables := fmt.Sprintf(`CREATE TEMP TABLE laid AS SELECT %s FROM %s.slice WHERE false;
+		CREATE TEMP TABLE sorted (LIKE laid) PARTITION BY LIST (type) ON COMMIT DELETE ROWS;
+		CREATE TEMP TABLE sorted_others PARTITION OF sorted DEFAULT ON COMMIT DELETE ROWS`, deskColumns, pq.QuoteIdentifier(e.name))
+	if _, err := conn.ExecContext(ctx, tables); err != nil {
 		d.close()
 		return nil, err
 	}
