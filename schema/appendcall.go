@@ -29,6 +29,8 @@ type item struct{ request, event int }
 // call brings a batch into the ledger: it calls append() with all of it and, while some of it stands in the way,
 // answers that and calls again with the rest. Each round settles at least one item, so it ends.
 func (l *Ledger) call(ctx context.Context, query func(string, ...any) (*sql.Rows, error), batch []*request) ([]answer, error) {
+	l.calls.Add(1)
+	defer l.calls.Add(-1)
 	answers := make([]answer, len(batch))
 	var todo []item
 	for r, req := range batch {

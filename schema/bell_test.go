@@ -1,6 +1,12 @@
 package schema
 
-import "testing"
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+)
 
 func TestBellWakesWhomItConcerns(t *testing.T) {
 	t.Parallel()
@@ -39,4 +45,29 @@ func TestBellWakesWhomItConcerns(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestTheNewsOfAnOwnAppendMayComeBeforeItsAnswer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		own, err := lru.New[int64, struct{}](4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := &Ledger{own: own}
+		if l.isOwn(1) {
+			t.Error("nothing was appended, and position 1 is this process's own")
+		}
+		l.calls.Add(1)
+		go func() {
+			time.Sleep(ownPatience * 3 / 2) // the bubble's time
+			l.own.Add(7, struct{}{})
+		}()
+		if !l.isOwn(7) {
+			t.Error("an append whose answer came after the news of it is taken for another process's")
+		}
+		if l.isOwn(7) || l.isOwn(8) {
+			t.Error("each append is known by where it ended, and once")
+		}
+	})
 }

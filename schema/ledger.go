@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -91,6 +92,7 @@ type Ledger struct {
 	requests chan *request
 	settled  chan settled
 	own      *lru.Cache[int64, struct{}] // where appends of this process ended, of which it need not be notified
+	calls    atomic.Int64                // appends under way
 	closing  chan struct{}
 	closed   sync.Once
 	workers  sync.WaitGroup // appenders

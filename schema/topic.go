@@ -149,8 +149,8 @@ func (t *Topic) listen(channel string) {
 				return
 			}
 			if n != nil {
-				if at, err := strconv.ParseInt(n.Extra, 10, 64); err == nil && t.ledger.own.Remove(at) {
-					continue // this process's own: it rang, and said of what types
+				if at, err := strconv.ParseInt(n.Extra, 10, 64); err == nil && t.ledger.isOwn(at) {
+					continue // it rang, and said of what types
 				}
 			}
 			t.ledger.bell.ring()
@@ -158,6 +158,28 @@ func (t *Topic) listen(channel string) {
 			return
 		}
 	}
+}
+
+// ownPatience is how long the answer to an append may come after the news of it, in ownLooks steps.
+const (
+	ownPatience = 500 * time.Microsecond
+	ownLooks    = 5
+)
+
+// isOwn reports whether an append of this process ended at a position, once for each. The database tells whoever listens before it
+// answers, so while an append is under way it is asked again: taken for another process's, it would wake every reader for nothing.
+func (l *Ledger) isOwn(at int64) bool {
+	for range ownLooks {
+		underWay := l.calls.Load() > 0
+		if l.own.Remove(at) {
+			return true
+		}
+		if !underWay {
+			return false
+		}
+		<-time.After(ownPatience)
+	}
+	return l.own.Remove(at)
 }
 
 // Close stops the topic's waiting; subscribers that were opened on it end soon after.
