@@ -275,7 +275,8 @@ func (s *settings) carry(b modelBench, base float64) error {
 				call: time.Duration(b.costs.call * float64(time.Microsecond)), most: gathered / eventsEach,
 			},
 			on("database", p.database, b.costs.database), on("writers", p.writers, b.costs.writer), on("broker", p.broker, b.costs.broker),
-			on("senders", p.senders, b.costs.sender), {name: "receivers", servers: (p.slots + p.ledgers - 1) / p.ledgers, mean: b.latency},
+			on("senders", p.senders, b.costs.sender),
+			{name: "receivers", servers: (p.slots + p.ledgers - 1) / p.ledgers, mean: b.latency},
 		}
 		got := simulate(stations, load{perSecond: rate / float64(p.ledgers)}, 100_000, 1)
 		name, part := got.busiest(stations)

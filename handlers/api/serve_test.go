@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 )
 

@@ -251,7 +251,7 @@ func TestARehearsalHoldsNoSecret(t *testing.T) {
 	var got string
 	out, err := Rehearse(t.Context(), r, b.clock(), func(*url.URL) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			body, _ := io.ReadAll(r.Body) //nolint:errcheck // what is missing of it is missed below
+			body, _ := io.ReadAll(r.Body)
 			got = r.URL.Query().Get("key") + " " + r.Header.Get("X-Key") + " " + string(body)
 			w.WriteHeader(http.StatusAccepted)
 		})

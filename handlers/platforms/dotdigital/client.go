@@ -143,7 +143,7 @@ func (c Client) suppressedSince(ctx context.Context, q platforms.Query) (platfor
 			return platforms.Page{}, fmt.Errorf("dotdigital: suppressed contact: %w: %w", platforms.ErrRejected, err)
 		}
 		at, precision := platforms.ParseTime(row.Removed, time.UTC)
-		page.Records = append(page.Records, c.record(domain.Email, row.Contact.Email, row.Contact.ID, row.Reason, at, precision, raw))
+		page.Records = append(page.Records, c.record(domain.Email, row.Contact.Email, row.Contact.ID, row.Reason, at, precision))
 	}
 	return page, nil
 }
@@ -196,12 +196,12 @@ func (c Client) contacts(ctx context.Context, q platforms.Query) (platforms.Page
 		if precision != platforms.UnknownTime {
 			precision = platforms.UpperBound
 		}
-		page.Records = append(page.Records, c.record(q.Channel, address, contact.ID, contact.Channels[string(q.Channel)].Status, at, precision, raw))
+		page.Records = append(page.Records, c.record(q.Channel, address, contact.ID, contact.Channels[string(q.Channel)].Status, at, precision))
 	}
 	return page, nil
 }
 
-func (c Client) record(channel domain.Channel, address string, id int, native string, at time.Time, precision platforms.Precision, raw json.RawMessage) platforms.Record {
+func (c Client) record(channel domain.Channel, address string, id int, native string, at time.Time, precision platforms.Precision) platforms.Record {
 	state, reason := stateOf(native)
 	if channel == domain.SMS && strings.EqualFold(native, "bounced") {
 		reason = platforms.HardBounce
