@@ -6,11 +6,13 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/validation"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/handlers/catalogue"
@@ -282,11 +284,21 @@ func init() { //nolint:gochecknoinits // Huma's extension point is a package var
 	}
 }
 
-// fieldAt turns Huma's location (body.items[3].name, query.limit) into ours, and leaves the value out.
+// fieldName is what the name of a field looks like, with its place in lists.
+var fieldName = regexp.MustCompile(`^[a-z][A-Za-z0-9_-]{0,63}(\[\d+\])*$`)
+
+// fieldAt turns Huma's location (body.items[3].name, query.limit) into ours, and leaves the value out. The name of a field that is not
+// known here is the sender's own words: it is repeated where it reads like a field's, so that a misspelt one is found.
 func fieldAt(d *huma.ErrorDetail) ProblemField {
 	path, inBody := strings.CutPrefix(d.Location, "body")
 	if !inBody {
 		return ProblemField{Parameter: d.Location, Detail: d.Message}
+	}
+	if d.Message == validation.MsgUnexpectedProperty {
+		names := strings.Split(strings.TrimPrefix(path, "."), ".")
+		if odd := slices.IndexFunc(names, func(name string) bool { return !fieldName.MatchString(name) }); odd >= 0 {
+			path, d = strings.TrimSuffix("."+strings.Join(names[:odd], "."), "."), &huma.ErrorDetail{Message: "unexpected property, whose name is left out because it does not read like a field's"}
+		}
 	}
 	return ProblemField{Pointer: strings.NewReplacer(".", "/", "[", "/", "]", "").Replace(path), Detail: d.Message}
 }

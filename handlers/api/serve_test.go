@@ -271,3 +271,19 @@ func TestTheDocsNameEverything(t *testing.T) {
 		t.Errorf("style = %d bytes, %v, %s", len(got), err, style.Header())
 	}
 }
+
+// A misspelt field is named; what is no field's name is the sender's own words, and may be anybody's.
+func TestFieldsAreNamed(t *testing.T) {
+	t.Parallel()
+	for location, want := range map[string]string{
+		"body.expires":             "/expires",
+		"body.items[3].dueAt":      "/items/3/dueAt",
+		"body.jane@example.com":    "",
+		"body.filter.Jane Roe":     "/filter",
+		"body.items[3].+614915700": "/items/3",
+	} {
+		if got := fieldAt(&huma.ErrorDetail{Message: "unexpected property", Location: location}).Pointer; got != want {
+			t.Errorf("%s is pointed at by %q, want %q", location, got, want)
+		}
+	}
+}
