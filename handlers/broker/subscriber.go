@@ -108,16 +108,24 @@ func (b *Broker) shared(stream string, c jetstream.ConsumerConfig) func(context.
 // startPatience is how long a process waits at its start for a cluster that has no majority, or lacks streams.
 const startPatience = 2 * time.Minute
 
+// quietTries is how often in a row something may fail before somebody should hear of it: a second and what the tries took.
+const quietTries = 5
+
 // patiently tries until it succeeds, ctx ends or startPatience is over.
 func patiently[T any](ctx context.Context, b *Broker, what string, try func(context.Context) (T, error)) (T, error) {
 	patience := backoff.NewExponentialBackOff()
 	patience.InitialInterval, patience.MaxInterval = 100*time.Millisecond, 2*time.Second
+	tries := 0
 	return backoff.Retry(ctx, func() (T, error) {
 		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
 		v, err := try(attempt)
 		if err != nil && ctx.Err() == nil {
-			b.Log.DebugContext(ctx, "the broker is not ready; trying again", slog.String("what", what), slog.Any("error", err))
+			level := slog.LevelDebug
+			if tries++; tries > quietTries {
+				level = slog.LevelWarn
+			}
+			b.Log.Log(ctx, level, "the broker is not ready; trying again", slog.String("what", what), slog.Any("error", err))
 		}
 		return v, err
 	}, backoff.WithBackOff(patience), backoff.WithMaxElapsedTime(startPatience))

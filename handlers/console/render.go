@@ -236,11 +236,11 @@ func duration(v any) string {
 // tone is the colour family of an outcome, a verdict, a decision or a state.
 func tone(v any) string {
 	switch text(v) {
-	case "succeeded", "accepted", "duplicate", "partial", "allowed", "opted_in", "enabled", "running", "holds", "built", "done", "honoured", "approved":
+	case "succeeded", "accepted", "duplicate", "allowed", "opted_in", "enabled", "running", "holds", "built", "done", "honoured", "approved":
 		return "good"
 	case "failed", "permanent", "refused", "rejected", "parked", "broken", "template_error", "overdue":
 		return "bad"
-	case "withheld", "opted_out", "flagged", "expired", "cancelled", "disabled", "lost", "timeout", "auth_expired", "network_error", "paused", "deleted", "late", "stopped", "declined":
+	case "withheld", "partial", "opted_out", "flagged", "expired", "cancelled", "disabled", "lost", "timeout", "auth_expired", "network_error", "paused", "deleted", "late", "stopped", "declined":
 		return "warn"
 	case "pending", "sending", "retrying", "held", "retry", "asked", "open":
 		return "busy"
