@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/dispatch-ledger/dispatch-ledger/schema"
 	"github.com/dispatch-ledger/dispatch-ledger/schema/schematest"
 )
 
@@ -161,5 +162,22 @@ func TestLedgerFilesThatDoNotGo(t *testing.T) {
 				t.Errorf("readLedgers = %v, want it to say %q", err, tc.want)
 			}
 		})
+	}
+}
+
+// What the process's environment holds for one ledger is not another's, and what it holds for none is nobody's.
+func TestALedgersSecretsAreItsOwn(t *testing.T) {
+	t.Parallel()
+	held := map[string]string{
+		schema.MasterKeyVariable: "of one ledger alone", schema.MasterKeyVariable + "_ACME": "acme's",
+		environmentName("bootstrap-token"): "of one ledger alone", environmentName("bootstrap-token") + "_ACME": "acme's token",
+	}
+	process := settings{dataDir: "/data", env: environ{lookup: func(name string) (string, bool) { v, ok := held[name]; return v, ok }}}
+	for name, want := range map[string][2]string{"acme": {"acme's", "acme's token"}, "zeta": {}} {
+		own, flags := process.of(ledgerEntry{Name: name}, serveFlags{bootstrapToken: "of one ledger alone"})
+		key, _ := own.env.lookup(schema.MasterKeyVariable)
+		if got := [2]string{key, flags.bootstrapToken}; got != want {
+			t.Errorf("%s has the key and token %q, want %q", name, got, want)
+		}
 	}
 }
