@@ -418,7 +418,21 @@ func TestClusterUnderFaults(t *testing.T) {
 	w.judge()
 }
 
-// TestARevokedDispatcherLeaves revokes the fleet's token under way: dispatchers end, and nothing is lost.
+// epoch is the newest key of the fleet.
+func (w *clusterWorld) epoch() (epoch int64) {
+	w.t.Helper()
+	db, err := schema.Connect(w.database.URL, schema.Options{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.QueryRowContext(w.t.Context(), `SELECT max(epoch) FROM fleet_keys`).Scan(&epoch); err != nil {
+		w.t.Fatal(err)
+	}
+	return epoch
+}
+
+// TestARevokedDispatcherLeaves revokes the fleet's token under way: the key changes, dispatchers end, and nothing is lost.
 func TestARevokedDispatcherLeaves(t *testing.T) {
 	t.Parallel()
 	w := newClusterWorld(t, 1)
@@ -430,8 +444,12 @@ func TestARevokedDispatcherLeaves(t *testing.T) {
 	}
 	stop()
 	load.Wait()
+	before := w.epoch()
 	w.command("", "token", "revoke", "fleet")
 	<-w.workers[0].done
+	if after := w.epoch(); after <= before {
+		t.Errorf("the fleet's key is still that of epoch %d: whoever had it reads what comes", after)
+	}
 	if code := w.workers[0].cmd.ProcessState.ExitCode(); code != exitFailed || !strings.Contains(w.workers[0].log.String(), "not admitted") {
 		t.Errorf("the revoked dispatcher ended with %d: %s", code, w.workers[0].log)
 	}
