@@ -55,7 +55,8 @@ func TestTheNewsOfAnOwnAppendMayComeBeforeItsAnswer(t *testing.T) {
 			t.Fatal(err)
 		}
 		l := &Ledger{own: own}
-		if l.isOwn(1) {
+		alone := func() bool { return false }
+		if l.isOwn(1, alone) {
 			t.Error("nothing was appended, and position 1 is this process's own")
 		}
 		l.calls.Add(1)
@@ -63,11 +64,15 @@ func TestTheNewsOfAnOwnAppendMayComeBeforeItsAnswer(t *testing.T) {
 			time.Sleep(ownPatience * 3 / 2) // the bubble's time
 			l.own.Add(7, struct{}{})
 		}()
-		if !l.isOwn(7) {
+		if !l.isOwn(7, alone) {
 			t.Error("an append whose answer came after the news of it is taken for another process's")
 		}
-		if l.isOwn(7) || l.isOwn(8) {
+		if l.isOwn(7, alone) || l.isOwn(8, alone) {
 			t.Error("each append is known by where it ended, and once")
+		}
+		began := time.Now()
+		if l.isOwn(9, func() bool { return true }) || time.Since(began) > 0 {
+			t.Error("other processes' news is waited over one by one while more of it comes in")
 		}
 	})
 }

@@ -149,7 +149,7 @@ func (t *Topic) listen(channel string) {
 				return
 			}
 			if n != nil {
-				if at, err := strconv.ParseInt(n.Extra, 10, 64); err == nil && t.ledger.isOwn(at) {
+				if at, err := strconv.ParseInt(n.Extra, 10, 64); err == nil && t.ledger.isOwn(at, func() bool { return len(t.listener.Notify) > 0 }) {
 					continue // it rang, and said of what types
 				}
 			}
@@ -167,14 +167,15 @@ const (
 )
 
 // isOwn reports whether an append of this process ended at a position, once for each. The database tells whoever listens before it
-// answers, so while an append is under way it is asked again: taken for another process's, it would wake every reader for nothing.
-func (l *Ledger) isOwn(at int64) bool {
+// answers, so while an append is under way it is asked again: taken for another process's, it would wake every reader for nothing. It is
+// not while more news waits: of a busy process beside this one, news would come faster than it is gone through.
+func (l *Ledger) isOwn(at int64, more func() bool) bool {
 	for range ownLooks {
 		underWay := l.calls.Load() > 0
 		if l.own.Remove(at) {
 			return true
 		}
-		if !underWay {
+		if !underWay || more() {
 			return false
 		}
 		<-time.After(ownPatience)
