@@ -61,7 +61,7 @@ func TestTheNewsOfAnOwnAppendMayComeBeforeItsAnswer(t *testing.T) {
 		}
 		l.calls.Add(1)
 		go func() {
-			time.Sleep(ownPatience * 3 / 2) // the bubble's time
+			<-time.After(ownPatience * 3 / 2) // the bubble's time
 			l.own.Add(7, struct{}{})
 		}()
 		if !l.isOwn(7, alone) {
