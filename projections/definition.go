@@ -22,23 +22,26 @@ type Definition struct {
 	Indexes string // indexes.sql, or empty: what only readers need, made after a rebuild has replayed the ledger
 	Apply   []Statement
 	Source  string            // apply.sql, which Apply was read from
+	Collect []Statement       // Apply as a rebuild runs it until it folds; the same where there is no fold.sql
+	Folds   []Statement       // of fold.sql, named after the tables that they fill
 	Linger  time.Duration     // how long the live projection lets events gather; see schema.Subscription
 	Yield   time.Duration     // the same under load
 	Most    int               // events in a slice of the live projection; 0: as many as the engine takes
 	Digest  [sha256.Size]byte // of the files
 }
 
-// Statement is one statement of apply.sql, under its heading.
+// Statement is one statement of a file, under its heading.
 type Statement struct {
 	Name string   // from "-- name:"
 	On   []string // event types it reads, from "-- on:"; empty means any
 	SQL  string
-	Line int // of apply.sql at which SQL begins, from 1
+	File string // which it stands in
+	Line int    // of the file at which SQL begins, from 1
 }
 
 var definitionName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,30}$`)
 
-// Define reads tables.sql, apply.sql and, where there is one, indexes.sql. It panics on a mistake, which a program's own projections make at start.
+// Define reads tables.sql, apply.sql and, where there are any, indexes.sql and fold.sql. It panics on a mistake, which a program's own projections make at start.
 func Define(name string, version int, files fs.FS) Definition {
 	d, err := Load(name, version, files)
 	if err != nil {
@@ -79,38 +82,72 @@ func Load(name string, version int, files fs.FS) (Definition, error) {
 	if err != nil {
 		return Definition{}, fmt.Errorf("projection %s has no apply.sql: %w", name, err)
 	}
-	indexes, err := fs.ReadFile(files, "indexes.sql")
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	indexes, err := optional(files, "indexes.sql")
+	if err != nil {
+		return Definition{}, fmt.Errorf("projection %s: %w", name, err)
+	}
+	fold, err := optional(files, "fold.sql")
+	if err != nil {
 		return Definition{}, fmt.Errorf("projection %s: %w", name, err)
 	}
 	d := Definition{Name: name, Version: version, Tables: string(tables), Indexes: string(indexes), Apply: statements(string(apply)), Source: string(apply)}
 	content := [][]byte{tables, apply}
-	if len(indexes) > 0 {
+	if len(indexes) > 0 || len(fold) > 0 {
 		content = append(content, indexes)
+	}
+	if len(fold) > 0 {
+		content = append(content, fold)
 	}
 	d.Digest = sha256.Sum256(bytes.Join(content, []byte{0}))
 	if len(d.Apply) == 0 {
 		return Definition{}, fmt.Errorf("projection %s: apply.sql holds no statement", name)
 	}
+	if err := d.readFold(string(fold)); err != nil {
+		return Definition{}, fmt.Errorf("projection %s, fold.sql: %w", name, err)
+	}
 	return d, nil
+}
+
+// optional reads a file that need not be there.
+func optional(files fs.FS, name string) ([]byte, error) {
+	content, err := fs.ReadFile(files, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return content, err
 }
 
 // statements splits apply.sql at its "-- name:" headings; what stands before the first is a comment. A file without
 // headings is one statement.
 func statements(text string) []Statement {
-	parts := strings.Split("\n"+text, "\n-- name:")
-	if len(parts) == 1 {
-		if strings.TrimSpace(text) == "" {
-			return nil
-		}
-		return []Statement{{Name: "apply", On: typesOn(text), SQL: text, Line: 1}}
+	const file = "apply.sql"
+	if out := under(named, "name", text, file); len(out) > 0 {
+		return out
 	}
-	out := make([]Statement, 0, len(parts)-1)
-	line := strings.Count(parts[0], "\n") + 1 // of the heading
-	for _, part := range parts[1:] {
-		name, body, _ := strings.Cut(part, "\n")
-		out = append(out, Statement{Name: strings.TrimSpace(name), On: typesOn(body), SQL: body, Line: line + 1})
-		line += strings.Count(part, "\n") + 1
+	if strings.TrimSpace(text) == "" {
+		return nil
+	}
+	return []Statement{{Name: "apply", On: typesOn(text), SQL: text, File: file, Line: 1}}
+}
+
+// Headings of apply.sql, and of fold.sql.
+var (
+	named         = regexp.MustCompile(`(?m)^-- (name):(.*)(\n|\z)`)
+	namedOrFolded = regexp.MustCompile(`(?m)^-- (name|fold):(.*)(\n|\z)`)
+)
+
+// under gives the statements of a file that stand under headings of a kind, each up to the next heading of any.
+func under(headings *regexp.Regexp, kind, text, file string) (out []Statement) {
+	all := headings.FindAllStringSubmatchIndex(text, -1)
+	for i, at := range all {
+		end := len(text)
+		if i+1 < len(all) {
+			end = all[i+1][0]
+		}
+		if text[at[2]:at[3]] == kind {
+			body := text[at[1]:end]
+			out = append(out, Statement{Name: strings.TrimSpace(text[at[4]:at[5]]), On: typesOn(body), SQL: body, File: file, Line: strings.Count(text[:at[1]], "\n") + 1})
+		}
 	}
 	return out
 }

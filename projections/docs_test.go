@@ -13,23 +13,29 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
 )
 
-var sqlBlock = regexp.MustCompile("(?s)```sql\n-- first_messages/(\\w+\\.sql)\n(.*?)```")
+var sqlBlock = regexp.MustCompile("(?s)```sql\n-- (\\w+)/(\\w+\\.sql)\n(.*?)```")
 
-// The projection that docs/analysts.md works out is built as it stands there, however the ledger is sliced.
+// The projections that docs/analysts.md works out are built as they stand there, however the ledger is sliced, folded or not.
 func TestTheAnalystsPage(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../docs/analysts.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	files := fstest.MapFS{}
-	for _, m := range sqlBlock.FindAllSubmatch(page, -1) {
-		files[string(m[1])] = &fstest.MapFile{Data: m[2]}
+	load := func(name string) projections.Definition {
+		files := fstest.MapFS{}
+		for _, m := range sqlBlock.FindAllSubmatch(page, -1) {
+			if string(m[1]) == name {
+				files[string(m[2])] = &fstest.MapFile{Data: m[3]}
+			}
+		}
+		d, err := projections.Load(name, 1, files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
 	}
-	d, err := projections.Load("first_messages", 1, files)
-	if err != nil {
-		t.Fatal(err)
-	}
+	d, folded := load("first_messages"), load("last_seen")
 	w := newWorld(t)
 	at := time.Unix(1, 0).UTC()
 	for range 3 {
@@ -40,7 +46,7 @@ func TestTheAnalystsPage(t *testing.T) {
 			}
 		}
 	}
-	for into, slice := range map[string]int64{"mine_a": 100, "mine_b": 1} {
+	build := func(d projections.Definition, into string, slice int64) {
 		if _, err := w.engine.Build(t.Context(), d, projections.BuildOptions{Into: into, Own: true, Slice: slice}); err != nil {
 			t.Fatal(err)
 		}
@@ -49,9 +55,18 @@ func TestTheAnalystsPage(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+	for into, slice := range map[string]int64{"mine_a": 100, "mine_b": 1} {
+		build(d, into, slice)
 		var people int
 		if err := w.ledger.DB().QueryRowContext(t.Context(), "SELECT sum(people) FROM "+into+".first_messages WHERE target = 'welcome'").Scan(&people); err != nil || people != 3 {
 			t.Errorf("%s counts %d people, %v, want 3", into, people, err)
 		}
 	}
+	if len(folded.Folds) != 1 {
+		t.Error("the page folds nothing")
+	}
+	build(folded, "mine_c", 2)
+	build(folded.WithoutFold(), "mine_d", 2)
+	w.compare(t, "mine_c", "mine_d")
 }

@@ -23,8 +23,8 @@ type place struct {
 // StatementError is a statement of a projection that PostgreSQL refused, and where it stands.
 type StatementError struct {
 	Projection string
-	File       string // tables.sql, indexes.sql or apply.sql
-	Statement  string // its heading in apply.sql
+	File       string // tables.sql, indexes.sql, apply.sql or fold.sql
+	Statement  string // its heading there
 	Line       int    // of the file, from 1; 0 where PostgreSQL names no place
 	Err        error
 }
@@ -72,7 +72,7 @@ func (e *Engine) create(ctx context.Context, tx *sql.Tx, p place, d Definition) 
 			return err
 		}
 	}
-	return e.run(ctx, tx, p, d, Statement{SQL: d.Tables, Line: 1}, "tables.sql")
+	return e.run(ctx, tx, p, d, Statement{SQL: d.Tables, File: "tables.sql", Line: 1})
 }
 
 // index makes what only readers need.
@@ -80,7 +80,7 @@ func (e *Engine) index(ctx context.Context, tx *sql.Tx, p place, d Definition) e
 	if strings.TrimSpace(d.Indexes) == "" {
 		return nil
 	}
-	return e.run(ctx, tx, p, d, Statement{SQL: d.Indexes, Line: 1}, "indexes.sql")
+	return e.run(ctx, tx, p, d, Statement{SQL: d.Indexes, File: "indexes.sql", Line: 1})
 }
 
 // enter and leave bracket statements that work in a place: its own schema comes first, then the ledger's. What lies on a desk
@@ -113,13 +113,13 @@ func (e *Engine) wear(p place, text string) string {
 }
 
 // run runs one text in a place. An error about the text is a *StatementError.
-func (e *Engine) run(ctx context.Context, tx *sql.Tx, p place, d Definition, s Statement, file string) error {
+func (e *Engine) run(ctx context.Context, tx *sql.Tx, p place, d Definition, s Statement) error {
 	before := e.enter(p, false)
 	_, err := tx.ExecContext(ctx, before+e.wear(p, s.SQL)+e.leave())
 	if err == nil || schema.Transient(err) || ctx.Err() != nil {
 		return err
 	}
-	out := &StatementError{Projection: d.Name, File: file, Statement: s.Name, Err: err}
+	out := &StatementError{Projection: d.Name, File: s.File, Statement: s.Name, Err: err}
 	if line := lineOf(err, before+s.SQL, before); line > 0 {
 		out.Line = s.Line + line - 1
 	}
@@ -170,7 +170,7 @@ func (e *Engine) applyIf(ctx context.Context, tx *sql.Tx, p place, d Definition,
 		if len(statement.On) > 0 && !s.MayHold(statement.On...) {
 			continue
 		}
-		if err := e.run(ctx, tx, p, d, statement, "apply.sql"); err != nil {
+		if err := e.run(ctx, tx, p, d, statement); err != nil {
 			return err
 		}
 	}

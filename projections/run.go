@@ -41,7 +41,7 @@ type run struct {
 
 	position int64
 	goal     int64
-	indexed  bool
+	indexed  bool  // what comes at the end was done: rows were folded, indexes made
 	analyzed int64 // position at which the planner was last told
 	start    time.Time
 	began    int64         // position at start
@@ -141,6 +141,9 @@ func (r *run) prepare(ctx context.Context, fits func(position int64) bool) error
 		if err := r.e.create(ctx, tx, r.place, r.d); err != nil {
 			return err
 		}
+		if err := r.e.gather(ctx, tx, r.place, r.d); err != nil {
+			return err
+		}
 		if err := r.autovacuum(ctx, tx, "SET (autovacuum_enabled = off)"); err != nil { // it would tidy what is still being written
 			return err
 		}
@@ -236,6 +239,14 @@ func (r *run) applyIn(ctx context.Context, tx *sql.Tx, to, goal int64) error {
 	return err
 }
 
+// applies is the definition as the next slice goes through it.
+func (r *run) applies() Definition {
+	if r.indexed {
+		return r.d
+	}
+	return r.d.collecting()
+}
+
 // slices applies what lies between the run's position and another.
 func (r *run) slices(ctx context.Context, tx *sql.Tx, to int64) error {
 	slice, err := r.e.slice(ctx, tx, r.d, r.position, to)
@@ -243,7 +254,7 @@ func (r *run) slices(ctx context.Context, tx *sql.Tx, to int64) error {
 		return err
 	}
 	failure, err := schema.AttemptSkipping(ctx, tx, r.d.SubscriptionName(), slice, func(ctx context.Context, tx *sql.Tx, s schema.Slice) error {
-		return r.e.apply(ctx, tx, r.place, r.d, s)
+		return r.e.apply(ctx, tx, r.place, r.applies(), s)
 	})
 	if err != nil {
 		return err
@@ -281,7 +292,7 @@ func (r *run) analyze(ctx context.Context, closely string) error {
 	return tx.Commit()
 }
 
-// index makes what only readers need, once.
+// index folds what was collected and makes what only readers need, once.
 func (r *run) index(ctx context.Context) error {
 	if r.indexed {
 		return nil
@@ -292,6 +303,9 @@ func (r *run) index(ctx context.Context) error {
 	}
 	defer tx.Rollback()
 	if _, err := tx.ExecContext(ctx, "SET LOCAL maintenance_work_mem = '128MB'; "+buildSettings); err != nil {
+		return err
+	}
+	if err := r.e.fold(ctx, tx, r.place, r.d); err != nil {
 		return err
 	}
 	if err := r.e.index(ctx, tx, r.place, r.d); err != nil {

@@ -2,7 +2,8 @@
 -- time the one recorded later is cited. So the state depends on what was decided, and not on the order in which it was
 -- heard of. domain.Answer.Supersedes says the same in Go.
 
--- name: one answer an event, which is nearly every event: read from columns, without touching its JSON
+-- name: one answer an event
+-- Nearly every event is: read from columns, without touching its JSON.
 -- on: consent.changed
 INSERT INTO consent_state AS s (profile_id, channel, purpose, status, decided_at, position)
 SELECT DISTINCT ON (subject, channel, purpose) subject, channel, purpose, state, occurred_at, position

@@ -8,7 +8,7 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
 )
 
-//go:embed tables.sql apply.sql
+//go:embed tables.sql apply.sql fold.sql
 var files embed.FS
 
 // Definition is the decision that holds for each person, channel and purpose.

@@ -1,7 +1,8 @@
 -- What was seen last holds, by the clock of whoever saw it; at equal times something that does not depend on the order of
 -- events decides. So the state is the same in whatever order they are heard of.
 
--- name: addresses that were seen; the position is that of the last to see one, found as the greatest pair: no group has to be sorted
+-- name: addresses that were seen
+-- The position is that of the last to see one, found as the greatest pair: no group has to be sorted.
 -- on: consent.changed, profile.observed
 INSERT INTO contacts AS c (profile_id, channel, hash, first_at, seen_at, position)
 SELECT e.subject, h.channel, h.hash, min(e.occurred_at), max(e.occurred_at), (max(ARRAY[(extract(epoch FROM e.occurred_at) * 1000000)::bigint, e.position]))[2]

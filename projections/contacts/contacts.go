@@ -9,7 +9,7 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
 )
 
-//go:embed tables.sql apply.sql indexes.sql
+//go:embed tables.sql apply.sql fold.sql indexes.sql
 var files embed.FS
 
 // Definition is the addresses and identities of profiles.
