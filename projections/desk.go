@@ -21,7 +21,9 @@ type desk struct {
 	e     *Engine
 	conn  *sql.Conn
 	types []string // that have a table, in the order of the tables' numbers
+	met   []string // that lay among the others last time: they get a table before the next
 	laid  bounds   // what lies on it, in the transaction at hand
+	held  []string // types of what lies on it
 }
 
 // deskColumns are those of the view slice, but for sealed and leaf.
@@ -49,14 +51,12 @@ func (e *Engine) openDesk(ctx context.Context) (*desk, error) {
 // close ends the session, and with it everything on it.
 func (d *desk) close() { schema.Discard(d.conn) }
 
-// lay reads the events of a slice that are of the types wanted, or all of them, and lays them out in this transaction.
+// lay reads the events of a slice that are of the types wanted, or all of them, and lays them out in this transaction. Which types
+// those are is seen from where they came to lie.
 func (d *desk) lay(ctx context.Context, tx *sql.Tx, s schema.Slice, wanted []string) error {
 	d.laid = bounds{}
 	var b strings.Builder
-	for _, t := range s.Types {
-		if slices.Contains(d.types, t) || wanted != nil && !slices.Contains(wanted, t) {
-			continue
-		}
+	for _, t := range d.met {
 		d.types = append(d.types, t)
 		fmt.Fprintf(&b, "CREATE TEMP TABLE sorted_%d PARTITION OF sorted FOR VALUES IN (%s) ON COMMIT DELETE ROWS;\n", len(d.types), pq.QuoteLiteral(t))
 	}
@@ -78,6 +78,14 @@ func (d *desk) lay(ctx context.Context, tx *sql.Tx, s schema.Slice, wanted []str
 	if _, err := tx.ExecContext(ctx, b.String()); err != nil {
 		return fmt.Errorf("lay out events %s: %w", s, err)
 	}
+	held := "SELECT DISTINCT type FROM pg_temp.sorted_others"
+	for i, t := range d.types {
+		held += fmt.Sprintf(" UNION ALL SELECT %s WHERE EXISTS (SELECT FROM pg_temp.sorted_%d)", pq.QuoteLiteral(t), i+1)
+	}
+	if err := tx.QueryRowContext(ctx, "SELECT coalesce(array_agg(type), '{}') FROM ("+held+") held").Scan(pq.Array(&d.held)); err != nil {
+		return fmt.Errorf("types of events %s: %w", s, err)
+	}
+	d.met = slices.DeleteFunc(slices.Clone(d.held), func(t string) bool { return slices.Contains(d.types, t) })
 	d.laid = bounds{s.From, s.To}
 	return nil
 }

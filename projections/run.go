@@ -249,8 +249,11 @@ func (r *run) applies() Definition {
 
 // slices applies what lies between the run's position and another.
 func (r *run) slices(ctx context.Context, tx *sql.Tx, to int64) error {
-	slice, err := r.e.slice(ctx, tx, r.d, r.position, to)
-	if err != nil {
+	slice := schema.Slice{From: r.position, To: to}
+	var err error
+	if r.place.desk.holds(slice) {
+		slice.Types = r.place.desk.held
+	} else if slice, err = r.e.slice(ctx, tx, r.d, r.position, to); err != nil {
 		return err
 	}
 	failure, err := schema.AttemptSkipping(ctx, tx, r.d.SubscriptionName(), slice, func(ctx context.Context, tx *sql.Tx, s schema.Slice) error {

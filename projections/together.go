@@ -150,11 +150,7 @@ func (h *hand) try(ctx context.Context, runs []*run, to int64) (failed *run, err
 		return nil, err
 	}
 	if h.desk != nil {
-		types, err := e.typesIn(ctx, tx, runs[0].position, to)
-		if err != nil {
-			return nil, err
-		}
-		if err := h.desk.lay(ctx, tx, schema.Slice{From: runs[0].position, To: to, Types: types}, typesOf(runs)); err != nil {
+		if err := h.desk.lay(ctx, tx, schema.Slice{From: runs[0].position, To: to}, typesOf(runs)); err != nil {
 			return nil, err
 		}
 	}
