@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,7 +29,8 @@ func (e *Engine) AskRebuild(ctx context.Context, d Definition, by string) error 
 }
 
 // Keep rebuilds in the background what was asked for, and goes on with what a process that died was at, until the context
-// ends. Several processes may each run it: a projection is rebuilt by one of them. It does atOnce at a time.
+// ends. Several processes may each run it: a projection is rebuilt by one of them. What was asked for by the time that it looks goes
+// side by side, by atOnce sessions in all.
 func (e *Engine) Keep(ctx context.Context, atOnce int) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -42,27 +44,26 @@ func (e *Engine) Keep(ctx context.Context, atOnce int) {
 		if err != nil && ctx.Err() == nil {
 			e.log.WarnContext(ctx, "which rebuilds were asked for is not known; trying again", logError(err))
 		}
-		for _, d := range asked {
-			mu.Lock()
-			busy := mine[d.Name]
-			mine[d.Name] = true
-			mu.Unlock()
-			if busy {
-				continue
+		mu.Lock()
+		asked = slices.DeleteFunc(asked, func(d Definition) bool { return mine[d.Name] })
+		hands := 0
+		for hands < len(asked) && slots.TryAcquire(1) {
+			hands++
+		}
+		if hands > 0 {
+			for _, d := range asked {
+				mine[d.Name] = true
 			}
 			wg.Go(func() {
-				defer func() {
+				defer slots.Release(int64(hands))
+				e.keep(ctx, asked, hands, func(d Definition) {
 					mu.Lock()
+					defer mu.Unlock()
 					delete(mine, d.Name)
-					mu.Unlock()
-				}()
-				if slots.Acquire(ctx, 1) != nil {
-					return
-				}
-				defer slots.Release(1)
-				e.keepOne(ctx, d)
+				})
 			})
 		}
+		mu.Unlock()
 		select {
 		case <-ctx.Done():
 			return
@@ -71,16 +72,21 @@ func (e *Engine) Keep(ctx context.Context, atOnce int) {
 	}
 }
 
-func (e *Engine) keepOne(ctx context.Context, d Definition) {
-	e.log.InfoContext(ctx, "rebuilding a projection in the background", logProjection(d))
-	err := e.Rebuild(ctx, d, RebuildOptions{})
-	switch {
-	case err == nil || ctx.Err() != nil || errors.Is(err, ErrBusy):
-	case schema.Transient(err):
-		e.log.WarnContext(ctx, "the rebuild of a projection was interrupted; it goes on", logProjection(d), logError(err))
-	default:
-		e.log.ErrorContext(ctx, "a projection could not be rebuilt; the old one keeps serving", logProjection(d), logError(err))
-	}
+// keep rebuilds some side by side, and says of each when it has ended.
+func (e *Engine) keep(ctx context.Context, asked []Definition, atOnce int, ended func(Definition)) {
+	// What became of each is told one by one.
+	_ = e.RebuildAll(ctx, asked, atOnce, func(d Definition) RebuildOptions {
+		return RebuildOptions{Ended: func(err error) {
+			switch {
+			case err == nil || ctx.Err() != nil || errors.Is(err, ErrBusy):
+			case schema.Transient(err):
+				e.log.WarnContext(ctx, "the rebuild of a projection was interrupted; it goes on", logProjection(d), logError(err))
+			default:
+				e.log.ErrorContext(ctx, "a projection could not be rebuilt; the old one keeps serving", logProjection(d), logError(err))
+			}
+			ended(d)
+		}}
+	})
 }
 
 // asked are the projections whose rebuild was asked for, or was begun by whoever is gone.

@@ -19,6 +19,7 @@ type RebuildOptions struct {
 	Slice    int64          // events in one transaction; 100,000 by default
 	By       string         // who asked for it
 	Progress func(Progress) // called after each slice; may be nil
+	Ended    func(error)    // called when it has ended, which may be before others do that it goes with; may be nil
 }
 
 // next is the place beside the live schema, and old the one behind it, for the moment of the swap.
@@ -44,49 +45,66 @@ func (e *Engine) RebuildAll(ctx context.Context, all []Definition, atOnce int, o
 		if options.Slice <= 0 {
 			options.Slice = defaultSlice
 		}
-		runs[i] = &run{e: e, d: d, place: e.next(d), purpose: "rebuild", by: options.By, slice: options.Slice, progress: options.Progress}
+		runs[i] = &run{e: e, d: d, place: e.next(d), purpose: "rebuild", by: options.By, slice: options.Slice, progress: options.Progress, ended: options.Ended}
 		places[i] = runs[i].place.schema + buildLock
 	}
 	unlock, mine, err := schema.TryLocks(ctx, e.db, places...)
 	if err != nil {
+		for _, r := range runs {
+			r.tell(err)
+		}
 		return fmt.Errorf("rebuild: %w", err)
 	}
 	defer unlock()
 	for i, r := range runs {
 		r.start = time.Now() //nolint:forbidigo // measures how long it took; nothing is decided by it
 		if !slices.Contains(mine, places[i]) {
-			r.err = ErrBusy
+			r.fail(ctx, ErrBusy)
 		}
 	}
-	each(runs, atOnce, func(r *run) error { return r.begin(ctx) })
+	each(ctx, runs, atOnce, (*run).begin)
 	e.sideBySide(ctx, runs, atOnce)
 	longestFirst(runs) // whose tables are large takes long to make indexes, too
-	each(runs, atOnce, func(r *run) error { return r.finish(ctx) })
+	each(ctx, runs, atOnce, (*run).finish)
 
 	var errs []error
 	for _, r := range runs {
-		switch {
-		case r.err == nil:
-			e.log.InfoContext(ctx, "projection rebuilt", logProjection(r.d), slog.Int64("position", r.position), slog.Duration("took", time.Since(r.start)))
-			continue
-		case !errors.Is(r.err, ErrBusy):
-			r.record(context.WithoutCancel(ctx), r.err)
+		if r.err != nil {
+			errs = append(errs, fmt.Errorf("rebuild %s: %w", r.d.Name, r.err))
 		}
-		errs = append(errs, fmt.Errorf("rebuild %s: %w", r.d.Name, r.err))
 	}
 	return errors.Join(errs...)
 }
 
 // each does something with the runs that have not failed, as many at a time as atOnce says.
-func each(runs []*run, atOnce int, do func(*run) error) {
+func each(ctx context.Context, runs []*run, atOnce int, do func(*run, context.Context) error) {
 	var group errgroup.Group
 	group.SetLimit(max(1, atOnce))
 	for _, r := range runs {
 		if r.err == nil {
-			group.Go(func() error { r.err = do(r); return nil })
+			group.Go(func() error { r.fail(ctx, do(r, ctx)); return nil })
 		}
 	}
 	_ = group.Wait() // each run keeps its own error
+}
+
+// fail says, when there is an error, that the run has ended with it, without waiting for those that it goes with.
+func (r *run) fail(ctx context.Context, err error) {
+	if err == nil {
+		return
+	}
+	r.err = err
+	if !errors.Is(err, ErrBusy) {
+		r.record(context.WithoutCancel(ctx), err)
+	}
+	r.tell(err)
+}
+
+// tell tells whoever wants to know that the run has ended.
+func (r *run) tell(err error) {
+	if r.ended != nil {
+		r.ended(err)
+	}
 }
 
 // begin makes the shadow, or finds what an interrupted run left of it.
@@ -94,7 +112,11 @@ func (r *run) begin(ctx context.Context) error {
 	if err := r.dropOld(ctx); err != nil { // a process died between swap and drop
 		return err
 	}
-	return r.prepare(ctx, func(int64) bool { return true })
+	if err := r.prepare(ctx, func(int64) bool { return true }); err != nil {
+		return err
+	}
+	r.e.log.InfoContext(ctx, "rebuilding a projection", logProjection(r.d), slog.Int64("from", r.position))
+	return nil
 }
 
 // near is how far a rebuild goes before the swap: to the head, but for the last of what came in since its beginning, which
@@ -129,7 +151,12 @@ func (r *run) finish(ctx context.Context) error {
 	if err := r.swap(ctx); err != nil {
 		return fmt.Errorf("swap: %w", err)
 	}
-	return r.dropOld(ctx)
+	if err := r.dropOld(ctx); err != nil {
+		return err
+	}
+	r.e.log.InfoContext(ctx, "projection rebuilt", logProjection(r.d), slog.Int64("position", r.position), slog.Duration("took", time.Since(r.start)))
+	r.tell(nil)
+	return nil
 }
 
 // swap brings the shadow to where the live projection stands, while that holds still, and puts it in its place.

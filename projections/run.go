@@ -38,6 +38,7 @@ type run struct {
 	by       string // kept from whoever asked, where empty
 	slice    int64
 	progress func(Progress)
+	ended    func(error) // may be nil
 
 	position int64
 	goal     int64

@@ -32,11 +32,11 @@ func (e *Engine) sideBySide(ctx context.Context, runs []*run, atOnce int) {
 			case r.err != nil:
 				continue
 			case err != nil:
-				r.err = err
+				r.fail(ctx, err)
 				continue
 			}
-			var goal int64
-			if goal, r.err = near(r.position, r.slice); r.err != nil || r.position >= goal {
+			goal, err := near(r.position, r.slice)
+			if r.fail(ctx, err); err != nil || r.position >= goal {
 				continue
 			}
 			switch {
@@ -110,7 +110,7 @@ func (h *hand) apply(ctx context.Context, runs []*run, to int64) {
 		failed, err := h.try(ctx, runs, to)
 		if err == nil {
 			for _, r := range runs {
-				r.err = r.moved(ctx, to, r.goal)
+				r.fail(ctx, r.moved(ctx, to, r.goal))
 			}
 			return
 		}
@@ -118,11 +118,11 @@ func (h *hand) apply(ctx context.Context, runs []*run, to int64) {
 		var at *EventError
 		if failed == nil || !errors.As(err, &at) { // it lies in no projection
 			for _, r := range runs {
-				r.err = err
+				r.fail(ctx, err)
 			}
 			return
 		}
-		failed.err = err
+		failed.fail(ctx, err)
 		runs = slices.DeleteFunc(slices.Clone(runs), func(r *run) bool { return r == failed })
 	}
 }

@@ -8,10 +8,12 @@ import (
 	mathrand "math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/lib/pq"
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
@@ -19,7 +21,7 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/schema/schematest"
 )
 
-// rebuildWorld is a ledger of some thousand decisions with its projections at the head.
+// rebuildWorld is a ledger of some thousand decisions and some hundred deliveries, with its projections at the head.
 type rebuildWorld struct {
 	t       *testing.T
 	db      *sql.DB
@@ -61,7 +63,26 @@ func newRebuildWorld(t *testing.T) *rebuildWorld {
 			t.Fatal(err)
 		}
 	}
-	w.rebuild(t.Context()).wait() // brings the cursor to the head
+	var sent []domain.Event
+	for i := range 300 {
+		f := domain.Firing{FiringID: uuid.New(), Reaction: "r", Cause: "reaction", Target: "t", TargetVersion: 1, Platform: "webhook", ProfileID: uuid.New()}
+		id := domain.DeliveryID(f.FiringID, "t")
+		for _, p := range []domain.Payload{
+			domain.DeliveryPlanned{DeliveryID: id, Firing: f, BodySHA256: "00", MaxAttempts: 3},
+			domain.DeliveryAttempted{DeliveryID: id, Target: "t", ProfileID: f.ProfileID, Attempt: 1, StartedAt: time.Unix(int64(i), 0).UTC(), Verdict: domain.Accepted, Outcome: domain.Succeeded, DurationMS: 3},
+		} {
+			e, _, err := domain.New(uuid.New(), p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e.Actor, e.Source = "test", "/test"
+			sent = append(sent, e)
+		}
+	}
+	if _, err := ledger.Append(t.Context(), sent...); err != nil {
+		t.Fatal(err)
+	}
+	w.rebuild(t.Context(), "consent").wait() // brings the cursor to the head
 	return w
 }
 
@@ -73,10 +94,11 @@ type rebuilding struct {
 	done chan struct{}
 }
 
-func (w *rebuildWorld) rebuild(ctx context.Context) *rebuilding {
+func (w *rebuildWorld) rebuild(ctx context.Context, what ...string) *rebuilding {
 	w.t.Helper()
 	r := &rebuilding{t: w.t, done: make(chan struct{})}
-	r.cmd = exec.CommandContext(ctx, os.Args[0], "rebuild", "consent", "--slice", "100", "--database-url", w.url, "--data-dir", w.dataDir)
+	r.cmd = exec.CommandContext(ctx, os.Args[0], append(what, "--slice", "100", "--database-url", w.url, "--data-dir", w.dataDir)...)
+	r.cmd.Args = slices.Insert(r.cmd.Args, 1, "rebuild")
 	r.cmd.Env = append(os.Environ(), asProgram+"=1")
 	r.cmd.Stderr, r.cmd.Stdout = &r.out, &r.out
 	if err := r.cmd.Start(); err != nil {
@@ -132,7 +154,7 @@ func TestKillDuringRebuildAndSwap(t *testing.T) {
 	t.Parallel()
 	w := newRebuildWorld(t)
 	for range *strikes {
-		r := w.rebuild(t.Context())
+		r := w.rebuild(t.Context(), "consent")
 		<-time.After(time.Duration(mathrand.IntN(700)) * time.Millisecond)
 		r.kill()
 		w.judge("killed somewhere")
@@ -152,7 +174,7 @@ func TestKillDuringRebuildAndSwap(t *testing.T) {
 		if _, err := tx.ExecContext(t.Context(), moment.lock); err != nil {
 			t.Fatal(fmt.Errorf("%s: %w", moment.when, err))
 		}
-		r := w.rebuild(t.Context())
+		r := w.rebuild(t.Context(), "consent")
 		w.awaits(moment.waits)
 		r.kill()
 		if err := tx.Rollback(); err != nil {
@@ -160,10 +182,75 @@ func TestKillDuringRebuildAndSwap(t *testing.T) {
 		}
 		w.judge("killed " + moment.when)
 	}
-	w.rebuild(t.Context()).wait()
+	w.rebuild(t.Context(), "consent").wait()
 	w.judge("in the end")
 	var left int
 	if err := w.db.QueryRowContext(t.Context(), `SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'ledger\_consent\_\_%'`).Scan(&left); err != nil || left > 0 {
 		t.Errorf("%d schemas are left over, %v", left, err)
+	}
+}
+
+// Killed while several go side by side, wherever each of them is, all of them go on where they were, and end whole.
+func TestKillAmidSeveralSideBySide(t *testing.T) {
+	t.Parallel()
+	w := newRebuildWorld(t)
+	names := make([]string, len(builtIn))
+	for i, d := range builtIn {
+		names[i] = d.SubscriptionName()
+	}
+	// what is seen of the rebuilds: those begun, those whose rows were folded, and where they are.
+	type seen struct{ begun, finishing, least, most int64 }
+	look := func() (s seen) {
+		err := w.owner.QueryRowContext(t.Context(), `SELECT count(*), count(*) FILTER (WHERE indexed), coalesce(min(position), 0), coalesce(max(position), 0) FROM ledger.builds`).
+			Scan(&s.begun, &s.finishing, &s.least, &s.most)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	all := int64(len(builtIn))
+	kill := func(r *rebuilding, when string, reached func(seen) bool) seen {
+		for !reached(look()) {
+			select {
+			case <-r.done:
+				if !reached(look()) {
+					t.Fatalf("%s: it ended first: %s", when, &r.out)
+				}
+			case <-time.After(time.Millisecond):
+			}
+		}
+		r.kill()
+		w.judge("killed " + when)
+		return look()
+	}
+	args := []string{"--all", "--at-once", "2"}
+	tx, err := w.db.BeginTx(t.Context(), nil) // holds each of them up before its swap
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	if _, err := tx.ExecContext(t.Context(), `SELECT FROM subscriptions FOR UPDATE`); err != nil {
+		t.Fatal(err)
+	}
+	amid := kill(w.rebuild(t.Context(), args...), "amid the slices", func(s seen) bool { return s.begun == all && s.least >= 1000 })
+	further := kill(w.rebuild(t.Context(), args...), "when it had gone on", func(s seen) bool { return s.least >= amid.most })
+	if amid.begun != all || further.begun != all || further.least < amid.least {
+		t.Errorf("killed at %+v it went on to %+v", amid, further)
+	}
+	// Those whose rows were folded and whose indexes were made wait for the swap.
+	held := kill(w.rebuild(t.Context(), args...), "before any swap", func(s seen) bool { return s.finishing >= 2 })
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if held.begun != all || held.finishing >= all {
+		t.Errorf("killed before any swap, %+v", held)
+	}
+	kill(w.rebuild(t.Context(), args...), "amid the swaps", func(s seen) bool { return s.begun < all })
+	w.rebuild(t.Context(), args...).wait()
+	w.judge("in the end")
+	var left, behind int
+	if err := w.owner.QueryRowContext(t.Context(), `SELECT (SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'ledger\_%\_\_%'),
+		(SELECT count(*) FROM ledger.subscriptions WHERE name = ANY ($1) AND position < (SELECT max(position) FROM ledger.events))`, pq.Array(names)).Scan(&left, &behind); err != nil || left > 0 || behind > 0 {
+		t.Errorf("%d schemas are left over, %d projections are behind, %v", left, behind, err)
 	}
 }
