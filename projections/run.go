@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,7 +47,7 @@ type run struct {
 	analyzed int64 // position at which the planner was last told
 	start    time.Time
 	began    int64         // position at start
-	took     time.Duration // by the last slice; those that take long are given out first
+	took     time.Duration // by a slice, of late; those that take long are given out first
 	err      error         // why it has ended, where several run side by side
 }
 
@@ -279,8 +280,16 @@ const (
 // analyze tells the planner what the tables hold.
 func (r *run) analyze(ctx context.Context, closely string) error {
 	tables, err := tablesIn(ctx, r.e.db, r.place.schema)
-	if err != nil || len(tables) == 0 {
+	if err != nil {
 		return err
+	}
+	if !r.indexed { // what rows are collected in is read once, and what they are folded into is empty
+		tables = slices.DeleteFunc(tables, func(table string) bool {
+			return slices.ContainsFunc(r.d.Folds, func(f Statement) bool { return table == f.Name || table == collected+f.Name })
+		})
+	}
+	if len(tables) == 0 {
+		return nil
 	}
 	for i, table := range tables {
 		tables[i] = pq.QuoteIdentifier(r.place.schema) + "." + pq.QuoteIdentifier(table)

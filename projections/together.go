@@ -75,11 +75,20 @@ func (r *run) weight() time.Duration {
 	return cmp.Or(r.took, time.Duration(len(r.d.Apply))*time.Second)
 }
 
+// steadied is how long the next slice will take, going by how long that was said to take which took so long: slices differ, and who
+// else uses the machine does.
+func steadied(said, took time.Duration) time.Duration {
+	if said == 0 {
+		return took
+	}
+	return (3*said + took) / 4
+}
+
 func longestFirst(runs []*run) {
 	slices.SortStableFunc(runs, func(a, b *run) int { return cmp.Compare(b.weight(), a.weight()) })
 }
 
-// shares deals the runs out so that all hands are done at about the same time, going by what the last slice took: the longest
+// shares deals the runs out so that all hands are done at about the same time, going by what the last slices took: the longest
 // first, each to the hand that has least.
 func shares(runs []*run, n int) [][]*run {
 	runs = slices.Clone(runs)
@@ -162,7 +171,7 @@ func (h *hand) try(ctx context.Context, runs []*run, to int64) (failed *run, err
 		if err != nil {
 			return r, err
 		}
-		r.took = time.Since(began)
+		r.took = steadied(r.took, time.Since(began))
 	}
 	return nil, tx.Commit()
 }

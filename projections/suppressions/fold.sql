@@ -11,8 +11,8 @@ WHERE s.type IN ('suppression.seen', 'suppression.lifted');
 
 -- name: whose address a hash is
 INSERT INTO collected_reach (channel, hash, profile_id, named, position)
-SELECT h.channel, decode(h.hash, 'hex'), s.subject, coalesce(d.decided_by, '') <> 'platform', s.position
-FROM slice s, json_to_record(s.data) AS d (decided_by text, contact_hashes json), json_to_recordset(d.contact_hashes) AS h (channel text, hash text)
+SELECT h.channel, decode(h.hash, 'hex'), s.subject, strpos(s.data::text, '"platform"') = 0 OR coalesce(s.data->>'decided_by', '') <> 'platform', s.position
+FROM slice s, json_to_recordset(s.data->'contact_hashes') AS h (channel text, hash text)
 WHERE s.type IN ('consent.changed', 'profile.observed') AND s.subject IS NOT NULL AND strpos(s.data::text, '"contact_hashes"') > 0;
 
 -- fold: listed
