@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/lib/pq"
@@ -26,57 +25,81 @@ const (
 // item is one event of one request on its way through append().
 type item struct{ request, event int }
 
+// called is a batch that is in the ledger, but for what stood in the way.
+type called struct {
+	*batch
+	answers []answer // nil while nothing stood in the way
+	added   []item   // that were appended
+	place   Appended // of the first of them
+	numbers []int64  // their versions
+}
+
 // call brings a batch into the ledger: it calls append() with all of it and, while some of it stands in the way,
 // answers that and calls again with the rest. Each round settles at least one item, so it ends.
-func (l *Ledger) call(ctx context.Context, query func(string, ...any) (*sql.Rows, error), batch []*request) ([]answer, error) {
+func (l *Ledger) call(ctx context.Context, query func(string, ...any) (*sql.Rows, error), b *batch) (*called, error) {
 	l.calls.Add(1)
 	defer l.calls.Add(-1)
-	answers := make([]answer, len(batch))
-	var todo []item
-	for r, req := range batch {
-		answers[r].appended = make([]Appended, len(req.events))
-		for e := range req.events {
-			todo = append(todo, item{r, e})
-		}
-	}
-	for len(todo) > 0 {
-		added, err := round(query, batch, todo, answers)
+	c := &called{batch: b, added: b.items}
+	args := &b.args
+	for len(c.added) > 0 {
+		refused, err := c.round(query, args)
 		if err != nil {
 			return nil, err
 		}
-		l.metrics.batches.Observe(float64(added))
-		l.metrics.events.Add(float64(added))
-		if added > 0 {
-			last := todo[len(todo)-1]
-			l.own.Add(answers[last.request].appended[last.event].Position, struct{}{})
+		if refused == 0 {
+			l.metrics.batches.Observe(float64(len(c.added)))
+			l.metrics.events.Add(float64(len(c.added)))
+			l.own.Add(c.place.Position+int64(len(c.added))-1, struct{}{})
 			break
 		}
+		again := newCallArrays() // what is left
 		var rest []item
-		for _, it := range todo {
-			if answers[it.request].err == nil && answers[it.request].appended[it.event].Position == 0 {
+		for _, it := range c.added {
+			if a := c.answers[it.request]; a.err == nil && a.appended[it.event].Position == 0 {
 				rest = append(rest, it)
+				again.add(b.event(it), b.requests[it.request].digests[it.event])
 			}
 		}
-		todo = rest
+		c.added, args = rest, &again
 	}
-	for r := range answers {
-		if answers[r].err != nil {
-			answers[r].appended = nil
-		}
-	}
-	return answers, ctx.Err()
+	return c, ctx.Err()
 }
 
-// round calls append() once. added is the number of events appended: all of todo, or none.
-func round(query func(string, ...any) (*sql.Rows, error), batch []*request, todo []item, answers []answer) (added int, err error) {
-	buffers := callBuffers.Get().(*callArrays)
-	rows, err := query(appendCall, buffers.fill(batch, todo)...)
-	callBuffers.Put(buffers) // lib/pq has copied and sent them
+// room makes answers for all requests.
+func (c *called) room() {
+	if c.answers != nil {
+		return
+	}
+	c.answers = make([]answer, len(c.requests))
+	for i, r := range c.requests {
+		c.answers[i].appended = make([]Appended, len(r.events))
+	}
+}
+
+// answered gives each request its answer.
+func (c *called) answered() []answer {
+	c.room()
+	for i, it := range c.added {
+		c.answers[it.request].appended[it.event] = Appended{
+			ID: c.event(it).ID, Position: c.place.Position + int64(i), Version: c.numbers[i], RecordedAt: c.place.RecordedAt,
+		}
+	}
+	for i := range c.answers {
+		if c.answers[i].err != nil {
+			c.answers[i].appended = nil
+		}
+	}
+	return c.answers
+}
+
+// round calls append() once. refused is how many items stood in the way, in which case nothing was appended.
+func (c *called) round(query func(string, ...any) (*sql.Rows, error), args *callArrays) (refused int, err error) {
+	rows, err := query(appendCall, args.all()...)
 	if err != nil {
 		return 0, err
 	}
 	defer rows.Close()
-	seen := 0
+	added := false
 	for rows.Next() {
 		var ord, outcome int
 		var position sql.NullInt64
@@ -86,20 +109,16 @@ func round(query func(string, ...any) (*sql.Rows, error), batch []*request, todo
 			return 0, err
 		}
 		if outcome == outcomeAppended {
-			if len(versions) != len(todo) {
-				return 0, fmt.Errorf("append() answered for %d of %d events", len(versions), len(todo))
+			if len(versions) != len(c.added) {
+				return 0, fmt.Errorf("append() answered for %d of %d events", len(versions), len(c.added))
 			}
-			for i, it := range todo {
-				answers[it.request].appended[it.event] = Appended{
-					ID: batch[it.request].events[it.event].ID, Position: position.Int64 + int64(i), Version: versions[i], RecordedAt: at,
-				}
-			}
-			added = len(todo)
+			added, c.place, c.numbers = true, Appended{Position: position.Int64, RecordedAt: at}, versions
 			continue
 		}
-		seen++
-		it := todo[ord-1]
-		e, a := batch[it.request].events[it.event], &answers[it.request]
+		refused++
+		c.room()
+		it := c.added[ord-1]
+		e, a := c.event(it), &c.answers[it.request]
 		switch outcome {
 		case outcomeRepeat:
 			a.appended[it.event] = Appended{ID: e.ID, Position: position.Int64, Version: versions[0], RecordedAt: at, Duplicate: true}
@@ -112,10 +131,10 @@ func round(query func(string, ...any) (*sql.Rows, error), batch []*request, todo
 	if err := rows.Err(); err != nil {
 		return 0, err
 	}
-	if (added > 0) == (seen > 0) {
-		return 0, fmt.Errorf("append() appended %d of %d events and refused %d", added, len(todo), seen)
+	if added == (refused > 0) {
+		return 0, fmt.Errorf("append() was given %d events, refused %d and appended the rest: %t", len(c.added), refused, added)
 	}
-	return added, nil
+	return refused, nil
 }
 
 func (a *answer) refuse(index int, e *domain.Event, err error) {
@@ -124,57 +143,61 @@ func (a *answer) refuse(index int, e *domain.Event, err error) {
 	}
 }
 
-// callArrays are the arguments of append(), built in buffers that are used again.
+// callArrays are the arguments of append().
 type callArrays struct {
-	arrays [len(callElements)]array
+	arrays [19]array
 	ranks  map[string]int32 // how many events of a stream came before
 }
 
 // callElements are the types of their elements.
-var callElements = [...]uint32{
+var callElements = [len(callArrays{}.arrays)]uint32{
 	elementUUID, elementText, elementText, elementInt, elementBigint, elementUUID, elementText, elementText, elementText, elementText,
 	elementUUID, elementTimestamptz, elementText, elementText, elementUUID, elementUUID, elementJSON, elementBytea, elementBytea,
 }
 
-var callBuffers = sync.Pool{New: func() any { return &callArrays{ranks: map[string]int32{}} }}
+func newCallArrays() callArrays { return callArrays{ranks: map[string]int32{}} }
 
-func (c *callArrays) fill(batch []*request, todo []item) []any {
-	a := &c.arrays
-	for i := range a {
-		a[i].reset()
+// reset empties them and keeps their buffers.
+func (c *callArrays) reset() {
+	for i := range c.arrays {
+		c.arrays[i].reset()
 	}
 	clear(c.ranks)
-	for _, it := range todo {
-		r := batch[it.request]
-		e := r.events[it.event]
-		a[0].uuid(e.ID)
-		a[1].string(e.Type)
-		a[2].string(e.Stream)
-		a[3].int(c.ranks[e.Stream])
-		c.ranks[e.Stream]++
-		if e.Expected == nil {
-			a[4].null()
-		} else {
-			a[4].bigint(*e.Expected)
-		}
-		a[5].uuid(e.Subject)
-		a[6].text(e.Channel)
-		a[7].text(e.Purpose)
-		a[8].text(e.State)
-		a[9].text(e.Target)
-		a[10].uuid(e.DeliveryID)
-		a[11].time(e.OccurredAt)
-		a[12].string(e.Actor)
-		a[13].string(e.Source)
-		a[14].uuid(e.CorrelationID)
-		a[15].uuid(e.CausationID)
-		a[16].bytes(e.Data)
-		a[17].bytes(e.Sealed)
-		a[18].bytes(r.digests[it.event])
+}
+
+func (c *callArrays) add(e *domain.Event, digest []byte) {
+	a := &c.arrays
+	a[0].uuid(e.ID)
+	a[1].string(e.Type)
+	a[2].string(e.Stream)
+	a[3].int(c.ranks[e.Stream])
+	c.ranks[e.Stream]++
+	if e.Expected == nil {
+		a[4].null()
+	} else {
+		a[4].bigint(*e.Expected)
 	}
-	args := make([]any, len(a))
-	for i := range a {
-		args[i] = a[i].of(callElements[i])
+	a[5].uuid(e.Subject)
+	a[6].text(e.Channel)
+	a[7].text(e.Purpose)
+	a[8].text(e.State)
+	a[9].text(e.Target)
+	a[10].uuid(e.DeliveryID)
+	a[11].time(e.OccurredAt)
+	a[12].string(e.Actor)
+	a[13].string(e.Source)
+	a[14].uuid(e.CorrelationID)
+	a[15].uuid(e.CausationID)
+	a[16].bytes(e.Data)
+	a[17].bytes(e.Sealed)
+	a[18].bytes(digest)
+}
+
+// all are the arguments, good until more is added.
+func (c *callArrays) all() []any {
+	args := make([]any, len(c.arrays))
+	for i := range c.arrays {
+		args[i] = c.arrays[i].of(callElements[i])
 	}
 	return args
 }

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
-
-	"github.com/google/uuid"
 )
 
 // appendConns are a connection that appends and one that waits for the disk, opened together. A batch is flushed by
@@ -46,14 +44,7 @@ func (c *appendConns) close() {
 // appender commits what waits, batch after batch.
 func (l *Ledger) appender() {
 	var conns *appendConns
-	var deferred []*request
-	seen := batchSeen{ids: map[uuid.UUID]bool{}, streams: map[string]bool{}}
-	for {
-		batch, rest := l.gather(deferred, seen)
-		deferred = rest
-		if len(batch) == 0 {
-			break
-		}
+	for b := l.line.take(); b != nil; b = l.line.take() {
 		for {
 			if conns != nil && conns.broken.Load() {
 				l.settled <- settled{conns: conns} // the last that the flusher hears of them
@@ -63,17 +54,17 @@ func (l *Ledger) appender() {
 			if fresh {
 				var err error
 				if conns, err = l.connect(); err != nil {
-					refuse(batch, err)
+					refuse(b.requests, err)
 					break
 				}
 			}
-			err := l.commit(conns, batch)
+			err := l.commit(conns, b)
 			if err == nil {
 				break
 			}
 			conns.broken.Store(true)
 			if fresh {
-				refuse(batch, err)
+				refuse(b.requests, err)
 				break
 			}
 			// The server may have been restarted since the last call, which a connection learns only when it is used. What
@@ -86,101 +77,44 @@ func (l *Ledger) appender() {
 	}
 }
 
-// batchSeen is what a batch touches. The maps are used again for the next.
-type batchSeen struct {
-	ids     map[uuid.UUID]bool
-	streams map[string]bool // somebody in the batch expects a version of it
-}
-
-// gather waits for a request and takes whatever else is waiting, up to a batch. It keeps out of a batch, for the
-// next one, a request whose answer would depend on another in it: one that repeats an id, or that touches a
-// stream for which the other or itself expects a version. It returns nothing when the ledger is closed and empty.
-func (l *Ledger) gather(deferred []*request, seen batchSeen) (batch, rest []*request) {
-	ids, streams := seen.ids, seen.streams
-	clear(ids)
-	clear(streams)
-	size := 0
-	add := func(r *request) {
-		fits := size+len(r.events) <= maxBatch || size == 0
-		for _, e := range r.events {
-			expects, touched := streams[e.Stream]
-			if ids[e.ID] || touched && (expects || e.Expected != nil) {
-				fits = false
-			}
-		}
-		if !fits {
-			rest = append(rest, r)
-			return
-		}
-		for _, e := range r.events {
-			ids[e.ID] = true
-			streams[e.Stream] = streams[e.Stream] || e.Expected != nil
-		}
-		size += len(r.events)
-		batch = append(batch, r)
-	}
-	for _, r := range deferred {
-		add(r)
-	}
-	if len(batch) == 0 {
-		select {
-		case r := <-l.requests:
-			add(r)
-		case <-l.closing:
-			select {
-			case r := <-l.requests:
-				add(r)
-			default:
-				return nil, nil
-			}
-		}
-	}
-	for size < maxBatch && len(rest) == 0 {
-		select {
-		case r := <-l.requests:
-			add(r)
-		default:
-			return batch, rest
-		}
-	}
-	return batch, rest
-}
-
 // commit appends a batch in one call. When the call as a whole is refused for a reason that lies in one of the
 // requests, each is tried alone, so that it fails none but itself.
 //
 // The commit does not wait for the disk, so the ledger's lock is not held while somebody else could be numbering. The
 // flusher waits, and no caller is answered before. Whoever reads the events meanwhile and commits something that
-// follows from them flushes them along: the write-ahead log is flushed in order.
+// follows from them flushes them along: the write-ahead log is flushed in order. What is left to do for the answers is the
+// flusher's too: until the next call is made the server has nothing to do.
 //
 // It returns an error when the database did not take the call, and nobody was answered.
-func (l *Ledger) commit(conns *appendConns, batch []*request) error {
+func (l *Ledger) commit(conns *appendConns, b *batch) error {
 	ctx := context.Background() // see bounded
 	start := time.Now()         //nolint:forbidigo // measures how long it took; nothing is decided by it
-	answers, err := l.call(ctx, func(_ string, args ...any) (*sql.Rows, error) { return conns.call.stmt.QueryContext(ctx, args...) }, batch)
+	c, err := l.call(ctx, func(_ string, args ...any) (*sql.Rows, error) { return conns.call.stmt.QueryContext(ctx, args...) }, b)
 	switch {
 	case err == nil:
 		l.metrics.seconds.Observe(time.Since(start).Seconds())
-		l.bell.ring(typesIn(batch)...)
-		l.settled <- settled{batch, answers, conns}
+		l.bell.ring(b.types...)
+		l.settled <- settled{c, conns}
 	case Transient(err):
 		return err
-	case len(batch) > 1:
-		for i, r := range batch {
-			if err := l.commit(conns, []*request{r}); err != nil {
-				refuse(batch[i:], err)
+	case len(b.requests) > 1:
+		for i, r := range b.requests {
+			alone := newBatch()
+			alone.add(r)
+			if err := l.commit(conns, alone); err != nil {
+				refuse(b.requests[i:], err)
 				conns.broken.Store(true)
 				return nil
 			}
 		}
 	default:
-		refuse(batch, err)
+		refuse(b.requests, err)
 	}
 	return nil
 }
 
-func refuse(batch []*request, err error) {
-	for _, r := range batch {
+func refuse(requests []*request, err error) {
+	for _, r := range requests {
 		r.done <- answer{err: fmt.Errorf("append: %w", unavailable(err))}
 	}
 }
@@ -202,7 +136,7 @@ func (l *Ledger) flusher() {
 		var flushed *appendConns
 		var err error
 		for _, s := range waiting {
-			if len(s.batch) == 0 {
+			if s.called == nil {
 				s.conns.close()
 				continue
 			}
@@ -210,12 +144,13 @@ func (l *Ledger) flusher() {
 				flushed, err = s.conns, s.conns.wait()
 			}
 			if err != nil {
-				refuse(s.batch, err)
+				refuse(s.requests, err)
 				continue
 			}
-			for i, r := range s.batch {
-				r.done <- s.answers[i]
+			for i, a := range s.answered() {
+				s.requests[i].done <- a
 			}
+			l.line.done(s.batch)
 		}
 	}
 }

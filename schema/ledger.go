@@ -62,13 +62,15 @@ func (e *ConflictError) Is(target error) bool { return target == ErrConflict }
 
 // Bounds of an append.
 const (
-	MaxEvent   = 8 << 20 // bytes of data and sealed of one event
-	maxBatch   = 512     // events that share a group commit
-	maxCall    = 2000    // events in one call of append()
-	queueDepth = 8192    // requests that may wait
-	appenders  = 1       // connections that append; a second one only splits the batches
-	flushDepth = 64      // batches that may wait for the disk
-	ownKept    = 1024    // ends of appends whose notifications may still come
+	MaxEvent   = 8 << 20  // bytes of data and sealed of one event
+	maxBatch   = 512      // events that share a group commit
+	smallBatch = 16       // events that a batch takes whatever else is under way
+	batchBytes = 16 << 20 // of their data
+	spareBytes = 1 << 20  // of a batch whose buffers are used again
+	maxCall    = 2000     // events in one call of append()
+	queueDepth = 8192     // requests that may wait
+	flushDepth = 64       // batches that may wait for the disk
+	ownKept    = 1024     // ends of appends whose notifications may still come
 
 	callTimeout = 30 * time.Second // of one call, waiting for the lock included
 )
@@ -89,11 +91,10 @@ type Ledger struct {
 	db       *sql.DB
 	log      *slog.Logger
 	bell     *bell
-	requests chan *request
+	line     *line
 	settled  chan settled
 	own      *lru.Cache[int64, struct{}] // where appends of this process ended, of which it need not be notified
 	calls    atomic.Int64                // appends under way
-	closing  chan struct{}
 	closed   sync.Once
 	workers  sync.WaitGroup // appenders
 	flushing sync.WaitGroup
@@ -109,7 +110,6 @@ type ledgerMetrics struct {
 
 // request is one caller's events, appended together or not at all.
 type request struct {
-	ctx     context.Context
 	events  []*domain.Event
 	digests [][]byte
 	done    chan answer // buffered: the appender never waits for a caller that left
@@ -122,9 +122,8 @@ type answer struct {
 
 // settled is a batch that is committed and may not be on disk yet.
 type settled struct {
-	batch   []*request
-	answers []answer
-	conns   *appendConns // that it was committed on
+	*called
+	conns *appendConns // that it was committed on
 }
 
 // OpenLedger starts appending through db. Metrics are registered with reg unless it is nil.
@@ -138,7 +137,7 @@ func OpenLedger(db *sql.DB, log *slog.Logger, reg prometheus.Registerer) *Ledger
 	}
 	l := &Ledger{
 		db: db, log: log, bell: newBell(), own: own,
-		requests: make(chan *request, queueDepth), settled: make(chan settled, flushDepth), closing: make(chan struct{}),
+		line: newLine(), settled: make(chan settled, flushDepth),
 		metrics: ledgerMetrics{
 			events:  prometheus.NewCounter(prometheus.CounterOpts{Name: "ledger_events_appended_total", Help: "Events appended by this process."}),
 			batches: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "ledger_append_batch_events", Help: "Events that shared a commit.", Buckets: prometheus.ExponentialBuckets(1, 2, 11)}),
@@ -149,9 +148,7 @@ func OpenLedger(db *sql.DB, log *slog.Logger, reg prometheus.Registerer) *Ledger
 	if reg != nil {
 		reg.MustRegister(l.metrics.events, l.metrics.batches, l.metrics.seconds, l.metrics.busy)
 	}
-	for range appenders {
-		l.workers.Go(l.appender)
-	}
+	l.workers.Go(l.appender) // a second one would only split the batches
 	l.flushing.Go(l.flusher)
 	return l
 }
@@ -159,7 +156,7 @@ func OpenLedger(db *sql.DB, log *slog.Logger, reg prometheus.Registerer) *Ledger
 // Close lets what was accepted finish and refuses what comes after with ErrClosed.
 func (l *Ledger) Close() {
 	l.closed.Do(func() {
-		close(l.closing)
+		l.line.close()
 		l.workers.Wait()
 		close(l.settled)
 	})
@@ -182,21 +179,19 @@ func (l *Ledger) Append(ctx context.Context, events ...domain.Event) ([]Appended
 	if err != nil {
 		return nil, err
 	}
-	r := &request{ctx: ctx, events: unique, digests: digests(unique), done: make(chan answer, 1)}
+	r := &request{events: unique, digests: digests(unique), done: make(chan answer, 1)}
 	if len(unique) > maxBatch {
 		appended, err := l.appendLarge(ctx, r)
 		return spread(appended, index), err
 	}
-	select {
-	case <-l.closing:
-		return nil, ErrClosed
-	default:
-	}
-	select {
-	case l.requests <- r:
-	default:
+	l.line.under.Add(int64(len(unique)))
+	defer l.line.under.Add(-int64(len(unique)))
+	switch err := l.line.put(r); {
+	case errors.Is(err, ErrBusy):
 		l.metrics.busy.Inc()
-		return nil, fmt.Errorf("%w: %d requests are waiting; try again in a moment", ErrBusy, queueDepth)
+		return nil, fmt.Errorf("%w: %d requests are waiting; try again in a moment", err, queueDepth)
+	case err != nil:
+		return nil, err
 	}
 	select {
 	case a := <-r.done:
@@ -217,7 +212,7 @@ func (l *Ledger) AppendTx(ctx context.Context, tx *sql.Tx, events ...domain.Even
 	if err != nil {
 		return nil, err
 	}
-	appended, err := l.appendChunks(ctx, tx, &request{ctx: ctx, events: unique, digests: digests(unique)})
+	appended, err := l.appendChunks(ctx, tx, &request{events: unique, digests: digests(unique)})
 	return spread(appended, index), err
 }
 
@@ -234,17 +229,15 @@ func (l *Ledger) appendLarge(ctx context.Context, r *request) (appended []Append
 	if err := tx.Commit(); err != nil {
 		return nil, fmt.Errorf("append: %w", unavailable(err))
 	}
-	l.bell.ring(typesIn([]*request{r})...)
+	l.bell.ring(typesIn(nil, r.events)...)
 	return appended, nil
 }
 
-// typesIn lists the types of the events of a batch.
-func typesIn(batch []*request) (types []string) {
-	for _, r := range batch {
-		for _, e := range r.events {
-			if !slices.Contains(types, e.Type) {
-				types = append(types, e.Type)
-			}
+// typesIn adds the types of events to those listed.
+func typesIn(types []string, events []*domain.Event) []string {
+	for _, e := range events {
+		if !slices.Contains(types, e.Type) {
+			types = append(types, e.Type)
 		}
 	}
 	return types
@@ -254,21 +247,23 @@ func (l *Ledger) appendChunks(ctx context.Context, tx *sql.Tx, r *request) ([]Ap
 	appended := make([]Appended, 0, len(r.events))
 	for from := 0; from < len(r.events); from += maxCall {
 		to := min(from+maxCall, len(r.events))
-		chunk := &request{ctx: ctx, events: r.events[from:to], digests: r.digests[from:to]}
-		answers, err := l.call(ctx, func(query string, args ...any) (*sql.Rows, error) {
+		chunk := newBatch()
+		chunk.add(&request{events: r.events[from:to], digests: r.digests[from:to]})
+		c, err := l.call(ctx, func(query string, args ...any) (*sql.Rows, error) {
 			return tx.QueryContext(ctx, query, args...)
-		}, []*request{chunk})
+		}, chunk)
 		if err != nil {
 			return nil, err
 		}
-		if err := answers[0].err; err != nil {
+		answer := c.answered()[0]
+		if err := answer.err; err != nil {
 			var item *ItemError
 			if errors.As(err, &item) {
 				item.Index += from
 			}
 			return nil, err
 		}
-		appended = append(appended, answers[0].appended...)
+		appended = append(appended, answer.appended...)
 	}
 	return appended, nil
 }

@@ -66,24 +66,28 @@ func (s *settings) benchmarkOn(cmd *cobra.Command, held int64, do func(context.C
 }
 
 func newBenchAppend(s *settings) *cobra.Command {
-	var callers, preload int
+	var callers, preload, rounds int
 	var each time.Duration
 	var ids string
 	cmd := &cobra.Command{
 		Use: "append", Short: "Concurrent callers appending single events, beside stock watermill-sql publishing and a plain INSERT", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			newID, ok := idMakers[ids]
-			if !ok {
+			switch {
+			case !ok:
 				return usagef("--ids is v7 or v4, not %q", ids)
+			case rounds < 1:
+				return usagef("--rounds is at least 1")
 			}
 			return s.benchmark(cmd, func(ctx context.Context, st *store) error {
-				return st.benchAppend(ctx, callers, preload, each, newID)
+				return st.benchAppend(ctx, callers, preload, rounds, each, newID)
 			})
 		},
 	}
 	cmd.Flags().IntVar(&callers, "callers", 64, "goroutines, each waiting for its own event")
 	cmd.Flags().IntVar(&preload, "preload", 200_000, "events that the ledger holds before anything is measured")
 	cmd.Flags().DurationVar(&each, "duration", 5*time.Second, "of each measurement")
+	cmd.Flags().IntVar(&rounds, "rounds", 5, "parts that each measurement is made in, by turns with the others")
 	cmd.Flags().StringVar(&ids, "ids", "v7", "what the events' ids are, in the ledger and in the plain table: UUIDs in order of time (v7), or at random (v4)")
 	return cmd
 }
@@ -112,10 +116,16 @@ func printMeasured(w io.Writer, baseline string, lines []measured) error {
 	return t.Flush()
 }
 
-// hammer calls do from so many goroutines for a while and reports rate and latency.
-func hammer(ctx context.Context, what string, callers int, each time.Duration, do func(context.Context) error) (measured, error) {
+// hammered is what came of calling something from several goroutines for a while, or for several whiles.
+type hammered struct {
+	calls []time.Duration
+	took  time.Duration
+	spent cpu
+}
+
+// hammer calls do from so many goroutines for a while.
+func (h *hammered) hammer(ctx context.Context, callers int, each time.Duration, do func(context.Context) error) error {
 	var mu sync.Mutex
-	var all []time.Duration
 	var failed error
 	var wg sync.WaitGroup
 	start := time.Now()
@@ -133,22 +143,25 @@ func hammer(ctx context.Context, what string, callers int, each time.Duration, d
 				mine = append(mine, time.Since(began))
 			}
 			mu.Lock()
-			all = append(all, mine...)
+			h.calls = append(h.calls, mine...)
 			mu.Unlock()
 		})
 	}
 	wg.Wait()
-	took := time.Since(start)
-	if failed != nil {
-		return measured{}, fmt.Errorf("%s: %w", what, failed)
-	}
-	slices.Sort(all)
-	return measured{what: what, n: len(all), rate: float64(len(all)) / took.Seconds(), p50: all[len(all)/2], p99: all[len(all)*99/100]}, nil
+	h.took += time.Since(start)
+	return failed
+}
+
+// measured sums it up.
+func (h *hammered) measured(what string) measured {
+	slices.Sort(h.calls)
+	n := len(h.calls)
+	return measured{what: what, n: n, rate: float64(n) / h.took.Seconds(), p50: h.calls[n/2], p99: h.calls[n*99/100]}
 }
 
 const benchBytes = 600
 
-func (st *store) benchAppend(ctx context.Context, callers, preload int, each time.Duration, newID func() uuid.UUID) error {
+func (st *store) benchAppend(ctx context.Context, callers, preload, rounds int, each time.Duration, newID func() uuid.UUID) error {
 	payload := []byte(`{"pad":"` + strings.Repeat("x", benchBytes-10) + `"}`)
 	event := func() domain.Event {
 		return domain.Event{
@@ -186,33 +199,43 @@ func (st *store) benchAppend(ctx context.Context, callers, preload int, each tim
 	if err != nil {
 		return err
 	}
-	var lines []measured
-	var costs []string
-	for _, m := range []struct {
+	contestants := []struct {
 		what string
 		do   func(context.Context) error
+		got  hammered
 	}{
-		{"stock watermill-sql, one message a call", stock},
-		{"plain INSERT with a sequence, no order", plain},
-		{"ledger, one event a call", func(ctx context.Context) error {
+		{what: "stock watermill-sql, one message a call", do: stock},
+		{what: "plain INSERT with a sequence, no order", do: plain},
+		{what: "ledger, one event a call", do: func(ctx context.Context) error {
 			_, err := st.ledger.Append(ctx, event())
 			return err
 		}},
-	} {
-		before, err := st.spent(ctx)
-		if err != nil {
-			return err
+	}
+	// By turns: a machine whose speed changes changes it for all of them.
+	for range rounds {
+		for i := range contestants {
+			c := &contestants[i]
+			before, err := st.spent(ctx)
+			if err != nil {
+				return err
+			}
+			if err := c.got.hammer(ctx, callers, each/time.Duration(rounds), c.do); err != nil {
+				return fmt.Errorf("%s: %w", c.what, err)
+			}
+			after, err := st.spent(ctx)
+			if err != nil {
+				return err
+			}
+			c.got.spent = c.got.spent.plus(after.since(before))
 		}
-		line, err := hammer(ctx, m.what, callers, each, m.do)
-		if err != nil {
-			return err
-		}
-		after, err := st.spent(ctx)
-		if err != nil {
-			return err
-		}
+	}
+	var lines []measured
+	var costs []string
+	for i := range contestants {
+		c := &contestants[i]
+		line := c.got.measured(c.what)
 		lines = append(lines, line)
-		costs = append(costs, line.what+": "+after.since(before).each("an event", "callers and service", line.n))
+		costs = append(costs, c.what+": "+c.got.spent.each("an event", "callers and service", line.n))
 	}
 	out := st.settings.env.stdout
 	fmt.Fprintf(out, "%d callers, %d bytes an event, %d events in the ledger before\n", callers, benchBytes, preload)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -124,6 +125,18 @@ func (c cpu) since(before cpu) cpu {
 		d.parts[what] = took - before.parts[what]
 	}
 	return d
+}
+
+// plus is both together.
+func (c cpu) plus(more cpu) cpu {
+	sum := cpu{service: c.service + more.service, database: c.database + more.database, parts: maps.Clone(c.parts)}
+	for what, took := range more.parts {
+		if sum.parts == nil {
+			sum.parts = map[string]time.Duration{}
+		}
+		sum.parts[what] += took
+	}
+	return sum
 }
 
 // total is all of it.
