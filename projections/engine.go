@@ -21,6 +21,8 @@ type Engine struct {
 	log  *slog.Logger
 	all  []Definition
 	held *lru.Cache[bounds, []string] // types of events; see slice
+
+	foldAt int64 // bytes; see foldOnTheWay
 }
 
 // NewEngine keeps the definitions in schemas named after the ledger's.
@@ -35,7 +37,7 @@ func NewEngine(db *sql.DB, ledgerName string, log *slog.Logger, all ...Definitio
 	if err != nil {
 		panic(err) // it is no size
 	}
-	return &Engine{db: db, name: ledgerName, log: log, all: all, held: held}
+	return &Engine{db: db, name: ledgerName, log: log, all: all, held: held, foldAt: foldAt}
 }
 
 // Definitions are the projections that the engine keeps.

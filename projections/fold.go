@@ -18,13 +18,16 @@ import (
 // same shapes and without keys. Then each table is filled once with what the rows amount to, and gets its key. What comes
 // after that goes through apply.sql, as it does in a live projection.
 //
+// Where rows are collected that come to little, such as what is seen of everybody every night, they would fill the disk: so once they
+// take much more than what they last came to, they are folded on the way, into the same kind of table.
+//
 // Rows are collected and progress is recorded in one transaction, and so is the fold with what is made at the end: an
 // interruption finds the one or the other, and goes on. Verify knows nothing of it, and so holds it to apply.sql.
 
 // collected begins the name of the table in which rows for another are collected.
 const collected = "collected_"
 
-var foldedName = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,49}$`)
+var foldedName = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,45}$`)
 
 // readFold takes fold.sql in; nothing of it, where the text is empty.
 func (d *Definition) readFold(text string) error {
@@ -76,6 +79,59 @@ func (e *Engine) gather(ctx context.Context, tx *sql.Tx, p place, d Definition) 
 		}
 	}
 	return nil
+}
+
+// foldAt is how many bytes of rows are collected before they are looked at on the way.
+const foldAt = 1 << 30
+
+// foldOnTheWay folds what has grown, and leaves it in the place of what was collected.
+func (r *run) foldOnTheWay(ctx context.Context) error {
+	for _, f := range r.d.Folds {
+		n, err := r.collectedSize(ctx, f)
+		if err != nil {
+			return err
+		}
+		if n <= max(r.e.foldAt, 3*r.folded[f.Name]) {
+			continue
+		}
+		if err := r.refold(ctx, f); err != nil {
+			return err
+		}
+		if r.folded == nil {
+			r.folded = map[string]int64{}
+		}
+		if r.folded[f.Name], err = r.collectedSize(ctx, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// collectedSize is how many bytes the rows take that were collected for a table.
+func (r *run) collectedSize(ctx context.Context, f Statement) (n int64, err error) {
+	err = r.e.db.QueryRowContext(ctx, `SELECT pg_relation_size(format('%I.%I', $1::text, $2::text))`, r.place.schema, collected+f.Name).Scan(&n)
+	return n, err
+}
+
+// refold puts in the place of what was collected for a table what that amounts to.
+func (r *run) refold(ctx context.Context, f Statement) error {
+	tx, err := r.e.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	if _, err := tx.ExecContext(ctx, buildSettings); err != nil {
+		return err
+	}
+	f.SQL = fmt.Sprintf("CREATE TABLE %[1]s_anew (LIKE %[1]s INCLUDING DEFAULTS INCLUDING CONSTRAINTS); INSERT INTO %[1]s_anew %[2]s\n; DROP TABLE %[1]s; ALTER TABLE %[1]s_anew RENAME TO %[1]s",
+		collected+f.Name, f.SQL)
+	if err := r.e.run(ctx, tx, r.place, r.d, f); err != nil {
+		return err
+	}
+	if err := r.autovacuum(ctx, tx, "SET (autovacuum_enabled = off)"); err != nil {
+		return err
+	}
+	return tx.Commit()
 }
 
 // fold fills the tables with what was collected for them.

@@ -106,6 +106,10 @@ func TestWhatIsFoldedIsWhatIsApplied(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		w.engine = projections.NewEngine(w.ledger.DB(), "", nil, folded...)
+		if seed%2 == 1 {
+			w.engine.FoldAt(0)
+		}
 		random := rand.New(rand.NewPCG(uint64(seed), 0)) //nolint:gosec // cuts, which a seed has to repeat
 		d := folded[seed%len(folded)]
 		if len(d.Folds) == 0 {

@@ -43,8 +43,9 @@ type run struct {
 
 	position int64
 	goal     int64
-	indexed  bool  // what comes at the end was done: rows were folded, indexes made
-	analyzed int64 // position at which the planner was last told
+	folded   map[string]int64 // bytes of what was folded on the way, by table
+	indexed  bool             // what comes at the end was done: rows were folded, indexes made
+	analyzed int64            // position at which the planner was last told
 	start    time.Time
 	began    int64         // position at start
 	took     time.Duration // by a slice, of late; those that take long are given out first
@@ -196,6 +197,11 @@ func (r *run) moved(ctx context.Context, to, goal int64) error {
 	r.position = to
 	if r.progress != nil {
 		r.progress(r.told(goal))
+	}
+	if !r.indexed {
+		if err := r.foldOnTheWay(ctx); err != nil {
+			return err
+		}
 	}
 	if r.place.own || r.position-r.analyzed < r.analyzed || r.position >= goal {
 		return nil

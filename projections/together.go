@@ -61,6 +61,9 @@ func (e *Engine) sideBySide(ctx context.Context, runs []*run, atOnce int) {
 		}
 		for _, r := range behind {
 			to = min(to, r.position+r.slice, r.goal)
+			if r.took == 0 && len(behind) > len(hands) { // how long each takes is seen at little
+				to = min(to, r.position+trial)
+			}
 		}
 		var wg sync.WaitGroup
 		for i, share := range shares(behind, len(hands)) {
@@ -69,6 +72,9 @@ func (e *Engine) sideBySide(ctx context.Context, runs []*run, atOnce int) {
 		wg.Wait()
 	}
 }
+
+// trial is how many events are applied first, for it to be known who takes how long.
+const trial = 10_000
 
 // weight is how long a run takes for a slice, as far as that is known: before the first, its statements have to do.
 func (r *run) weight() time.Duration {
