@@ -9,7 +9,7 @@ import (
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
 )
 
-//go:embed tables.sql indexes.sql apply.sql
+//go:embed tables.sql apply.sql fold.sql indexes.sql
 var files embed.FS
 
 // Definition is where what occurs, and every consent change by its kind. Nobody waits for it: what it has not seen yet is
