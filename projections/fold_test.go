@@ -110,7 +110,7 @@ func TestWhatIsFoldedIsWhatIsApplied(t *testing.T) {
 		if seed%2 == 1 {
 			w.engine.FoldAt(0)
 		}
-		random := rand.New(rand.NewPCG(uint64(seed), 0)) //nolint:gosec // cuts, which a seed has to repeat
+		random := rand.New(rand.NewPCG(uint64(seed), 0))
 		d := folded[seed%len(folded)]
 		if len(d.Folds) == 0 {
 			t.Fatalf("%s has nothing to fold", d.Name)
