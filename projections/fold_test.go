@@ -17,6 +17,7 @@ import (
 
 	"github.com/dispatch-ledger/dispatch-ledger/domain"
 	"github.com/dispatch-ledger/dispatch-ledger/projections"
+	"github.com/dispatch-ledger/dispatch-ledger/projections/audit"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/consent"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/contacts"
 	"github.com/dispatch-ledger/dispatch-ledger/projections/suppressions"
@@ -92,7 +93,7 @@ func sightings(t *rapid.T) []domain.Payload {
 // However a rebuild is sliced, wherever it is interrupted and however soon it folds, its tables are those that apply.sql makes.
 func TestWhatIsFoldedIsWhatIsApplied(t *testing.T) {
 	t.Parallel()
-	folded := []projections.Definition{consent.Definition, contacts.Definition, suppressions.Definition}
+	folded := []projections.Definition{consent.Definition, contacts.Definition, suppressions.Definition, audit.Definition}
 	w := newWorld(t, folded...)
 	trials := 36
 	if os.Getenv("DISPATCH_LEDGER_LONG_TESTS") != "" {
